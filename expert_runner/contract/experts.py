@@ -19,7 +19,7 @@ _DOMAIN = re.compile(r"^(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z
 
 
 def _check_key(value: str) -> str:
-    if len(value) > 214 or not _KEY.match(value):
+    if len(value) > 214 or not _KEY.fullmatch(value):
         raise ValueError("an Expert key is `name` or `@scope/name` in lower case, optionally with `@1.0.0` or `@tag`")
     return value
 
@@ -28,7 +28,7 @@ def _check_domain(value: str) -> str:
     value = value.lower()
     if "xn--" in value:
         raise ValueError(f"{value!r} is punycode; name the domain in ASCII")
-    if not _DOMAIN.match(value):
+    if not _DOMAIN.fullmatch(value):
         raise ValueError(f"{value!r} is not a domain: use `example.com` or `*.example.com`, no address and no port")
     return value
 

@@ -144,17 +144,17 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
         case e.StopRunByError():
             return {"error": event.error}
         case e.CompleteRun():
-            message = ExpertMessage(id=event.message_id, contents=(*event.thinking, TextPart(text=event.text)))
+            answer = ExpertMessage(id=event.message_id, contents=(*event.thinking, TextPart(text=event.text)))
             return (
                 {"text": event.text, "retry_count": 0}
                 | _spent(checkpoint, event)
-                | _with_messages(checkpoint, (message,))
+                | _with_messages(checkpoint, (answer,))
             )
         case _:
             assert_never(event)
 
 
-def _answer(checkpoint: Checkpoint, event: e.Answer) -> dict[str, Any]:
+def _answer(checkpoint: Checkpoint, event: e.CallTools | e.CallDelegate | e.CallInteractiveTool) -> dict[str, Any]:
     if event.new_message is None:
         return {}
     calls = _new_calls(event)
