@@ -14,7 +14,7 @@ MAX_INSTRUCTION_BYTES = 20 * 1024
 """UTF-8 bytes of an Expert's instruction."""
 
 _NAME = r"[a-z0-9][a-z0-9_-]*"
-_KEY = re.compile(rf"^(?:@{_NAME}/)?{_NAME}(?:@(?:\d+\.\d+\.\d+[\w.+-]*|{_NAME}))?$")
+_KEY = re.compile(rf"^(?:@{_NAME}/)?{_NAME}(?:@(?:\d+\.\d+\.\d+[\w.+-]*|{_NAME}))?$", re.ASCII)
 _DOMAIN = re.compile(r"^(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 
 
@@ -28,7 +28,7 @@ def _check_domain(value: str) -> str:
     value = value.lower()
     if "xn--" in value:
         raise ValueError(f"{value!r} is punycode; name the domain in ASCII")
-    if not _DOMAIN.fullmatch(value):
+    if len(value) > 253 or not _DOMAIN.fullmatch(value):
         raise ValueError(f"{value!r} is not a domain: use `example.com` or `*.example.com`, no address and no port")
     return value
 

@@ -77,6 +77,8 @@ def apply(checkpoint: Checkpoint, event: e.RunEvent) -> Checkpoint:
 
 def _new_calls(event: e.RunEvent) -> tuple[ToolCall, ...]:
     if isinstance(event, e.Answer) and event.new_message is not None:
+        if not event.tool_calls:
+            raise ForbiddenTransition(f"{event.type} brings an answer without calls")
         calls = tuple(call for call in event.tool_calls if isinstance(call, ToolCall))
         if len(calls) != len(event.tool_calls):
             raise ContractError(f"{event.type} brings an answer without the arguments of its calls")
@@ -109,8 +111,10 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
             return {"id": event.initial_checkpoint.id, "text": None, "error": None} | _with_messages(
                 checkpoint, event.input_messages
             )
-        case e.StartGeneration() | e.StopRunByInteractiveTool() | e.StopRunByCancellation():
+        case e.StartGeneration() | e.StopRunByInteractiveTool():
             return {}
+        case e.StopRunByCancellation():
+            return _told_what_is_known(checkpoint)
         case e.StopRunByExceededMaxSteps():
             return {}
         case e.Retry():
@@ -126,7 +130,7 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
                 changes["todos"] = change_todos(checkpoint.todos, event.todo_change)
             return changes
         case e.ResumeToolCalls():
-            return _with_results(checkpoint, event) | {"delegate_to": None}
+            return _with_results(checkpoint, event) | {"delegate_to": None, "error": None}
         case e.AttemptCompletion():
             if checkpoint.open_todos:
                 raise ForbiddenTransition(f"attemptCompletion with {len(checkpoint.open_todos)} open todos")
@@ -134,15 +138,21 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
             message = tool_message(with_results, next_message_id(checkpoint))
             return _with_messages(checkpoint, (message,)) | {"partial_tool_results": None, "tool_calls": ()}
         case e.FinishToolCall() | e.FinishAllToolCalls():
+            if [reference.type for reference in event.new_messages] != ["toolMessage"]:
+                raise ContractError(f"{event.type} brings one tool message")
             (reference,) = event.new_messages
             message = tool_message(checkpoint, reference.id)
             return _with_messages(checkpoint, (message,)) | {"partial_tool_results": None, "tool_calls": ()}
         case e.ContinueToNextStep():
+            if event.next_checkpoint.step_number != checkpoint.step_number + 1:
+                raise ForbiddenTransition(
+                    f"step {event.next_checkpoint.step_number} cannot follow step {checkpoint.step_number}"
+                )
             return {"id": event.next_checkpoint.id, "step_number": event.next_checkpoint.step_number}
         case e.StopRunByDelegate():
             return {"delegate_to": event.checkpoint.delegate_to}
         case e.StopRunByError():
-            return {"error": event.error}
+            return {"error": event.error} | _told_what_is_known(checkpoint)
         case e.CompleteRun():
             answer = ExpertMessage(id=event.message_id, contents=(*event.thinking, TextPart(text=event.text)))
             return (
@@ -152,6 +162,14 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
             )
         case _:
             assert_never(event)
+
+
+def _told_what_is_known(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where every call has a result, the message that tells them: a further query cannot come between the two."""
+    if not checkpoint.tool_calls or checkpoint.pending_tool_calls:
+        return {}
+    message = tool_message(checkpoint, next_message_id(checkpoint))
+    return _with_messages(checkpoint, (message,)) | {"partial_tool_results": None, "tool_calls": ()}
 
 
 def _answer(checkpoint: Checkpoint, event: e.CallTools | e.CallDelegate | e.CallInteractiveTool) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Transition(NamedTuple):
 
 S = State
 ACTIVE = tuple(state for state in State if not state.is_end)
-OPEN = (*ACTIVE, S.STOPPED_BY_DELEGATE, S.STOPPED_BY_INTERACTIVE_TOOL)
+OPEN = (*(state for state in ACTIVE if state is not S.INIT), S.STOPPED_BY_DELEGATE, S.STOPPED_BY_INTERACTIVE_TOOL)
 CONTINUABLE = (
     S.COMPLETED,
     S.STOPPED_BY_ERROR,
@@ -223,6 +223,8 @@ def _pending_after(
         if len({call.id for call in calls}) != len(calls):
             raise ForbiddenTransition(f"{event} brings two calls with one id")
         pending = calls
+    if event == "resumeToolCalls" and not pending:
+        raise ForbiddenTransition("resumeToolCalls where no call waits")
     if event == "attemptCompletion" and not completion_is_next(Waiting.of(pending)):
         raise ForbiddenTransition(f"attemptCompletion comes last: {len(pending)} calls have no result")
     if not resolved:
@@ -248,5 +250,6 @@ def diagram() -> str:
             continue
         label = row.event if row.guard is any_case else f"{row.event} [{row.guard.__doc__}]"
         lines.append(f"    {row.state} --> {row.target}: {label}")
-    lines.append(f"    note right of {S.INIT}: {' and '.join(sorted(everywhere))} can come before every end")
+    anywhere = " and ".join(sorted(everywhere))
+    lines.append(f"    note right of {S.PREPARING_FOR_STEP}: {anywhere} can come in every state before an end")
     return "\n".join(lines)

@@ -56,6 +56,10 @@ class ToolCall(ToolCallRef):
     args: dict[str, Any] | None = None
     invalid_args: str | None = None
 
+    def reference(self) -> ToolCallRef:
+        """This call without its arguments."""
+        return ToolCallRef(id=self.id, skill_name=self.skill_name, skill_type=self.skill_type, tool_name=self.tool_name)
+
 
 class ToolResultRef(Model):
     """A result by reference."""

@@ -194,7 +194,7 @@ class Failed(Model):
 class SkillUp(Model):
     type: Literal["skillConnected"] = "skillConnected"
     skill_name: Name
-    total_duration_ms: float = Field(ge=0)
+    total_duration_ms: float = Field(ge=0, allow_inf_nan=False)
 
 
 Report = Annotated[
