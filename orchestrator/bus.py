@@ -165,7 +165,8 @@ class Peer:
         if hello.protocol_version != PROTOCOL_VERSION or hello.runtime_version != RUNTIME_VERSION:
             message = (
                 f"the sandbox's image holds runtime {hello.runtime_version} (protocol {hello.protocol_version}), the "
-                f"orchestrator is {RUNTIME_VERSION} (protocol {PROTOCOL_VERSION}): build the image again, by `make images`"
+                f"orchestrator is {RUNTIME_VERSION} (protocol {PROTOCOL_VERSION}): "
+                "build the image again, by `make images`"
             )
             self._bus.send(self._route, (encode_header(Header(Kind.REJECT, 0, 0)), Reject(message=message).encode()))
             self._fail(SandboxError(message))
@@ -291,8 +292,9 @@ class Bus:
         """Send `frame` if the runner is there. What matters is sent again; the rest is not missed."""
         if route is None:
             return
-        # Without waiting, the future that comes back is already done.
-        self._socket.send_multipart((route, *frame), zmq.NOBLOCK).exception()
+        # Without waiting, what comes back is a future that is already done.
+        sent: Any = self._socket.send_multipart((route, *frame), zmq.NOBLOCK)
+        sent.exception()
 
     def _bind(self, folder: Path) -> str:
         if self._transport.scheme == "tcp":

@@ -17,6 +17,7 @@ START_SECONDS = 60.0
 POLL_SECONDS = 0.25
 LOG = Path("/var/log/perstack-dockerd.log")
 PID_FILE = Path("/var/run/docker.pid")
+CONTAINERD_PID_FILE = Path("/var/run/docker/containerd/containerd.pid")
 
 CHOSEN = """\
 DOCKER_HOST or `docker context` chose that one, so nothing was installed or started here. Start it, or choose another
@@ -131,10 +132,12 @@ def _start(machine: Machine) -> None:
         say("starting Docker with systemctl")
         run(["systemctl", "start", "docker"], "systemctl could not start Docker.", timeout=START_SECONDS)
         _wait(None)
-    elif _runs_already():
+    elif _is_running(PID_FILE, "dockerd"):
         # The package's own start script was quicker; it is only not ready yet.
         _wait(None)
     else:
+        forget_dead(PID_FILE, "dockerd")
+        forget_dead(CONTAINERD_PID_FILE, "containerd")
         say(f"starting dockerd in the background (its log: {LOG})")
         _wait(start_daemon(_daemon_program() or "dockerd", LOG))
 
@@ -152,9 +155,15 @@ def start_daemon(program: str, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _runs_already() -> bool:
+def forget_dead(pid_file: Path, program: str) -> None:
+    """Remove the pid file of a daemon that was killed: it would stop a start once its number is another process's."""
+    if not _is_running(pid_file, program):
+        pid_file.unlink(missing_ok=True)
+
+
+def _is_running(pid_file: Path, program: str) -> bool:
     try:
-        return Path(f"/proc/{int(PID_FILE.read_text())}/comm").read_text().strip() == "dockerd"
+        return Path(f"/proc/{int(pid_file.read_text())}/comm").read_text().strip() == program
     except (OSError, ValueError):
         return False
 

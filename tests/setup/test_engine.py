@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from setup.engine import Silence, decide
+from setup.engine import Silence, decide, forget_dead
 from setup.machine import Machine, parse_os_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,3 +98,16 @@ def test_a_dead_docker_host_ends_the_set_up_with_its_name() -> None:
     assert result.returncode == 1
     assert "unix:///nowhere/docker.sock" in result.stderr
     assert "nothing was installed" in result.stderr
+
+
+def test_the_pid_file_of_a_killed_daemon_is_removed_and_a_living_ones_kept(tmp_path: Path) -> None:
+    name = Path("/proc/self/comm").read_text().strip()
+    for kept, text, program in (
+        (True, str(os.getpid()), name),
+        (False, str(os.getpid()), "dockerd"),
+        (False, "", name),
+    ):
+        file = tmp_path / "pid"
+        file.write_text(text)
+        forget_dead(file, program)
+        assert file.exists() == kept
