@@ -1,0 +1,1 @@
+"""The gateway to the models: the only code that holds provider keys."""
