@@ -1,0 +1,1 @@
+"""The library: what programs that embed the runtime call."""
