@@ -1,0 +1,173 @@
+"""The loop of one Run: the state machine driven from inside the sandbox.
+
+Each turn looks at where the Run stands and does the one thing that comes next: carry tools out, ask for what only the
+orchestrator can give, or report the transition that follows by itself.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from expert_runner.contract import wire
+from expert_runner.contract.checkpoints import State
+from expert_runner.contract.errors import ContractError
+from expert_runner.contract.machine import Progress, Waiting, advance
+from expert_runner.contract.messages import TextPart
+from expert_runner.contract.model import Model
+from expert_runner.contract.tools import BASE_SKILL, SkillType, ToolCall
+from expert_runner.skills.base.skill import BaseSkill, Outcome
+
+MAX_PARALLEL_CALLS = 16
+"""Tool calls of one answer that are carried out at the same time; the others wait for a free place."""
+
+
+class Orchestrator(Protocol):
+    """What a Run needs of the link."""
+
+    async def report(self, message: Model) -> None: ...
+
+    async def next_command(self) -> Any: ...
+
+
+class Run:
+    """One Run, from its assignment to its end."""
+
+    def __init__(self, assignment: wire.Assign, orchestrator: Orchestrator, base: BaseSkill) -> None:
+        self._orchestrator = orchestrator
+        self._base = base
+        self._progress = Progress(assignment.state, assignment.pending_tool_calls)
+        self._calls: dict[str, ToolCall] = {call.id: call for call in assignment.pending_tool_calls}
+        self._places = asyncio.Semaphore(MAX_PARALLEL_CALLS)
+
+    async def drive(self) -> None:
+        """Go on until the Run is over or the orchestrator ends it.
+
+        Raises:
+            ContractError: the orchestrator sent a command that cannot follow here.
+        """
+        while not (self._progress.state.is_end and not self._progress.state.is_waiting):
+            if not await self._next_move():
+                return
+
+    async def _next_move(self) -> bool:
+        """One transition. False if the orchestrator ended the Run."""
+        pending = self._progress.pending
+        match self._progress.state:
+            case State.INIT:
+                await self._move("startRun")
+            case State.PREPARING_FOR_STEP:
+                await self._move("startGeneration")
+            case State.GENERATING_TOOL_CALL:
+                return await self._take_answer()
+            case State.CALLING_MCP_TOOLS | State.RESUMING_FROM_STOP:
+                await self._work_on(Waiting.of(pending))
+            case State.CALLING_DELEGATES:
+                await self._move("stopRunByDelegate")
+            case State.CALLING_INTERACTIVE_TOOLS:
+                await self._move("stopRunByInteractiveTool")
+            case State.STOPPED_BY_DELEGATE | State.STOPPED_BY_INTERACTIVE_TOOL:
+                return await self._wait_for_results()
+            case State.RESOLVING_TOOL_RESULT:
+                await self._move("finishToolCall")
+            case State.FINISHING_STEP:
+                await self._move("continueToNextStep")
+            case State.GENERATING_RUN_RESULT:
+                command = await self._orchestrator.next_command()
+                if isinstance(command, wire.End):
+                    return False
+                if not isinstance(command, wire.Answered) or command.tool_calls:
+                    raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
+                await self._move("completeRun")
+            case state:
+                raise ContractError(f"a Run cannot go on from state {state}")
+        return True
+
+    async def _move(self, event: Any) -> None:
+        self._progress = advance(self._progress, event)
+        await self._orchestrator.report(wire.Moved(type=event))
+
+    async def _take_answer(self) -> bool:
+        command = await self._orchestrator.next_command()
+        if isinstance(command, wire.End):
+            return False
+        if not isinstance(command, wire.Answered):
+            raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
+        calls = command.tool_calls
+        self._calls = {call.id: call for call in calls}
+        event: Any = answer_event(Waiting.of(calls))
+        self._progress = advance(self._progress, event, calls=calls)
+        await self._orchestrator.report(wire.Moved(type=event))
+        return True
+
+    async def _wait_for_results(self) -> bool:
+        command = await self._orchestrator.next_command()
+        if isinstance(command, wire.End):
+            return False
+        if not isinstance(command, wire.Resume):
+            raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
+        self._progress = advance(self._progress, "resumeToolCalls", resolved=command.resolved)
+        await self._orchestrator.report(wire.Moved(type="resumeToolCalls"))
+        return True
+
+    async def _work_on(self, waiting: Waiting) -> None:
+        """The next of an answer's calls, in the order the machine's table demands."""
+        own = [self._calls[call.id] for call in self._progress.pending if call.skill_type is SkillType.MCP]
+        last = [call for call in own if call.is_completion][-1:]
+        # Only the last attemptCompletion of an answer counts; one before it is answered as a tool like any other.
+        tools = [call for call in own if call not in last]
+        if tools:
+            await self._resolve(tools)
+        elif waiting.delegates:
+            await self._move("callDelegate")
+        elif waiting.interactive:
+            await self._move("callInteractiveTool")
+        elif last:
+            await self._complete(last[0])
+        else:
+            await self._move("finishAllToolCalls")
+
+    async def _resolve(self, calls: list[ToolCall]) -> None:
+        outcomes = await asyncio.gather(*(self._call(call) for call in calls))
+        results = tuple(_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True))
+        await self._report_results(results)
+
+    async def _report_results(self, results: tuple[wire.WireResult, ...]) -> None:
+        self._progress = advance(self._progress, "resolveToolResults", resolved=[result.id for result in results])
+        change = self._base.drain_changes()
+        await self._orchestrator.report(wire.Resolved(tool_results=results, todo_change=change))
+
+    async def _complete(self, call: ToolCall) -> None:
+        outcome = await self._call(call)
+        result = _result(call, outcome)
+        if not outcome.completes:
+            await self._report_results((result,))
+            return
+        self._progress = advance(self._progress, "attemptCompletion", resolved=[call.id])
+        await self._orchestrator.report(wire.CompletionAttempted(tool_result=result))
+
+    async def _call(self, call: ToolCall) -> Outcome:
+        if call.args is None:
+            return _refusal(
+                f"The arguments of {call.tool_name} are not a JSON object: {(call.invalid_args or '')[:200]!r}"
+            )
+        if call.skill_name != BASE_SKILL:
+            offered = ", ".join(sorted(self._base.tools))
+            return _refusal(f"There is no tool {call.tool_name!r}. The tools of this Expert's sandbox: {offered}")
+        async with self._places:
+            return await self._base.call(call.tool_name, call.args)
+
+
+def answer_event(waiting: Waiting) -> str:
+    """The event that brings an answer with these calls."""
+    if waiting.tools or waiting.completions:
+        return "callTools"
+    if waiting.delegates:
+        return "callDelegate"
+    return "callInteractiveTool" if waiting.interactive else "completeRun"
+
+
+def _result(call: ToolCall, outcome: Outcome) -> wire.WireResult:
+    return wire.WireResult(id=call.id, result=outcome.parts, is_error=outcome.is_error)
+
+
+def _refusal(text: str) -> Outcome:
+    return Outcome(parts=(TextPart(text=text),), is_error=True)
