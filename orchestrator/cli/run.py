@@ -1,0 +1,166 @@
+"""`perstack run`: a Job without a user interface, its events as JSON lines on standard output."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from expert_runner.contract.checkpoints import Checkpoint, CheckpointStatus
+from orchestrator.api.run import run_emitting
+from orchestrator.api.setting import DEFAULT_WORKSPACE, RunInput, RunSetting
+from orchestrator.cli.stdout import EventOutput
+from orchestrator.config.env_files import check_passed_env, read_env
+from orchestrator.config.perstack_toml import find_config, load_config
+from orchestrator.errors import PerstackError
+from orchestrator.model.provider import KEY_NAMES, ProviderConfig
+
+EXIT_CODES = {
+    CheckpointStatus.COMPLETED: 0,
+    CheckpointStatus.STOPPED_BY_INTERACTIVE_TOOL: 3,
+    CheckpointStatus.STOPPED_BY_EXCEEDED_MAX_STEPS: 4,
+    CheckpointStatus.STOPPED_BY_CANCELLATION: 130,
+}
+"""Every other end is an error: 1."""
+
+PROVIDERS = [
+    "anthropic",
+    "google",
+    "openai",
+    "ollama",
+    "azure-openai",
+    "amazon-bedrock",
+    "google-vertex",
+    "deepseek",
+]
+
+
+def _budget(context: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:
+    if value is None or value in ("none", "minimal", "low", "medium", "high"):
+        return value
+    if value.isdigit():
+        return int(value)
+    raise click.BadParameter("use none, minimal, low, medium, high or a number of tokens")
+
+
+@click.command()
+@click.argument("expert_key", metavar="EXPERT")
+@click.argument("query")
+@click.option("--config", type=click.Path(path_type=Path), help="perstack.toml (default: the nearest one upwards).")
+@click.option(
+    "--env-path",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Env file, repeatable (default: .env, .env.local).",
+)
+@click.option("--provider", type=click.Choice(PROVIDERS), help="Model provider.")
+@click.option("--model", help="The provider's name of the model.")
+@click.option("--reasoning-budget", callback=_budget, help="none, minimal, low, medium, high or tokens.")
+@click.option("--max-steps", type=click.IntRange(min=1), help="Steps of all Runs together (default: no limit).")
+@click.option("--max-retries", type=click.IntRange(min=0), help="Further attempts for each generation (default: 5).")
+@click.option("--timeout", type=click.IntRange(min=1), help="Milliseconds a generation may take (default: 60000).")
+@click.option(
+    "--runtime", type=click.Choice(["docker", "local"]), help="docker (default), or local: no isolation at all."
+)
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_WORKSPACE,
+    show_default=True,
+    help="The folder that all Runs share.",
+)
+@click.option(
+    "--env", "env_names", multiple=True, metavar="NAME", help="Pass this variable into the sandboxes, repeatable."
+)
+@click.option("--job-id", help="The Job's id (default: a new one).")
+@click.option("--verbose", is_flag=True, help="Show the traceback of an unexpected error.")
+def run(expert_key: str, query: str, *, verbose: bool, **options: Any) -> None:
+    """Run EXPERT on QUERY and print the events, one JSON object a line.
+
+    Exit codes: 0 completed, 1 error, 2 usage, 3 waiting for an interactive answer, 4 step limit, 130 cancelled.
+    """
+    with EventOutput() as output:
+        try:
+            setting = make_setting(expert_key, query, options)
+            if setting.runtime == "local":
+                click.echo("perstack: --runtime local: NO ISOLATION. Experts can do whatever you can.", err=True)
+            end = asyncio.run(_run(setting, output))
+        except PerstackError as error:
+            click.echo(f"perstack: {error}", err=True)
+            code = error.exit_code
+        except Exception as error:
+            if verbose:
+                raise
+            click.echo(f"perstack: unexpected {type(error).__name__}: {error} (--verbose shows where)", err=True)
+            code = 1
+        else:
+            code = EXIT_CODES.get(end.status, 1)
+            if end.error is not None:
+                click.echo(f"perstack: {end.error.name}: {end.error.message}", err=True)
+    # Everything is written and removed; what is left is the teardown of a large interpreter, which nobody waits for.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def make_setting(expert_key: str, query: str, options: dict[str, Any]) -> RunSetting:
+    """The setting that the configuration and the options (which win) give.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    path = options["config"] or find_config(Path.cwd())
+    config = load_config(path)
+    env_paths = options["env_path"] or tuple(path.parent / name for name in config.env_path or ())
+    environment, env_files = read_env(env_paths, os.environ)
+    check_passed_env(options["env_names"], KEY_NAMES, environment)
+    provider = config.provider or ProviderConfig()
+    model = options["model"] or config.model
+    if options["provider"] and options["provider"] != provider.provider_name:
+        # Another provider: neither the configured one's settings nor its model fit.
+        provider = ProviderConfig.model_validate({"providerName": options["provider"]})
+        model = options["model"]
+    given = {
+        "reasoning_budget": _first(options["reasoning_budget"], config.reasoning_budget),
+        "max_steps": _first(options["max_steps"], config.max_steps),
+        "max_retries": _first(options["max_retries"], config.max_retries),
+        "timeout": _first(options["timeout"], config.timeout),
+        "runtime": _first(options["runtime"], config.runtime),
+    }
+    return RunSetting(
+        expert_key=expert_key,
+        input=RunInput(text=query),
+        experts=config.experts,
+        provider_config=provider,
+        model=model,
+        workspace=options["workspace"],
+        job_id=options["job_id"],
+        environment=environment,
+        env={name: environment[name] for name in options["env_names"]},
+        # Headers may authenticate: a configuration that has some is as secret as an env file.
+        secret_files=(*env_files, path.resolve()) if provider.setting.headers else env_files,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+async def _run(setting: RunSetting, output: EventOutput) -> Checkpoint:
+    job = asyncio.ensure_future(run_emitting(setting, output.write))
+    cancelling = False
+
+    def cancel() -> None:
+        # Once only: a second signal must not interrupt the removal of the sandboxes.
+        nonlocal cancelling
+        if not cancelling:
+            cancelling = True
+            click.echo("perstack: cancelling", err=True)
+            job.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, cancel)
+    return await job
