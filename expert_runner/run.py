@@ -5,6 +5,7 @@ orchestrator can give, or report the transition that follows by itself.
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from expert_runner.contract import wire
@@ -18,6 +19,9 @@ from expert_runner.skills.base.skill import BaseSkill, Outcome
 
 MAX_PARALLEL_CALLS = 16
 """Tool calls of one answer that are carried out at the same time; the others wait for a free place."""
+
+MAX_BATCH_BYTES = wire.MAX_FRAME_BYTES // 4
+"""Bytes of results that are reported together."""
 
 
 class Orchestrator(Protocol):
@@ -127,8 +131,9 @@ class Run:
 
     async def _resolve(self, calls: list[ToolCall]) -> None:
         outcomes = await asyncio.gather(*(self._call(call) for call in calls))
-        results = tuple(_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True))
-        await self._report_results(results)
+        results = [_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+        for batch in batches(results):
+            await self._report_results(batch)
 
     async def _report_results(self, results: tuple[wire.WireResult, ...]) -> None:
         self._progress = advance(self._progress, "resolveToolResults", resolved=[result.id for result in results])
@@ -154,6 +159,20 @@ class Run:
             return _refusal(f"There is no tool {call.tool_name!r}. The tools of this Expert's sandbox: {offered}")
         async with self._places:
             return await self._base.call(call.tool_name, call.args)
+
+
+def batches(results: list[wire.WireResult]) -> Iterator[tuple[wire.WireResult, ...]]:
+    """`results` in order, as many together as fit a frame well; the tools bound each of them."""
+    batch: list[wire.WireResult] = []
+    size = 0
+    for result in results:
+        length = len(result.encode())
+        if batch and size + length > MAX_BATCH_BYTES:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(result)
+        size += length
+    yield tuple(batch)
 
 
 def answer_event(waiting: Waiting) -> str:
