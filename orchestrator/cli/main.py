@@ -1,11 +1,14 @@
 """The `perstack` command."""
 
+import os
+import signal
 import sys
 from importlib import import_module
 
 import click
 
 from expert_runner.version import RUNTIME_VERSION
+from orchestrator.cli.exit_codes import ExitCode
 
 COMMANDS = {
     "run": "orchestrator.cli.run",
@@ -34,6 +37,8 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of the `perstack` command."""
+    # Until a command takes the signal over there is nothing to clean up.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.CANCELLED))
     if sys.argv[1:2] == ["run"]:
         # The slowest thing a Job waits for: it goes on while everything else starts.
         from orchestrator.model.loader import start_loading

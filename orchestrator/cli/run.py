@@ -12,6 +12,7 @@ import click
 from expert_runner.contract.checkpoints import Checkpoint, CheckpointStatus
 from orchestrator.api.run import run_emitting
 from orchestrator.api.setting import DEFAULT_WORKSPACE, RunInput, RunSetting
+from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.stdout import EventOutput
 from orchestrator.config.env_files import check_passed_env, read_env
 from orchestrator.config.perstack_toml import find_config, load_config
@@ -19,12 +20,12 @@ from orchestrator.errors import PerstackError
 from orchestrator.model.provider import KEY_NAMES, ProviderConfig
 
 EXIT_CODES = {
-    CheckpointStatus.COMPLETED: 0,
-    CheckpointStatus.STOPPED_BY_INTERACTIVE_TOOL: 3,
-    CheckpointStatus.STOPPED_BY_EXCEEDED_MAX_STEPS: 4,
-    CheckpointStatus.STOPPED_BY_CANCELLATION: 130,
+    CheckpointStatus.COMPLETED: ExitCode.COMPLETED,
+    CheckpointStatus.STOPPED_BY_INTERACTIVE_TOOL: ExitCode.WAITING_FOR_ANSWER,
+    CheckpointStatus.STOPPED_BY_EXCEEDED_MAX_STEPS: ExitCode.STEP_LIMIT,
+    CheckpointStatus.STOPPED_BY_CANCELLATION: ExitCode.CANCELLED,
 }
-"""Every other end is an error: 1."""
+"""Every other end is an error."""
 
 PROVIDERS = [
     "anthropic",
@@ -91,13 +92,16 @@ def run(expert_key: str, query: str, *, verbose: bool, **options: Any) -> None:
         except PerstackError as error:
             click.echo(f"perstack: {error}", err=True)
             code = error.exit_code
+        except asyncio.CancelledError:
+            # Before the first Run began.
+            code = ExitCode.CANCELLED
         except Exception as error:
             if verbose:
                 raise
             click.echo(f"perstack: unexpected {type(error).__name__}: {error} (--verbose shows where)", err=True)
-            code = 1
+            code = ExitCode.ERROR
         else:
-            code = EXIT_CODES.get(end.status, 1)
+            code = EXIT_CODES.get(end.status, ExitCode.ERROR)
             if end.error is not None:
                 click.echo(f"perstack: {end.error.name}: {end.error.message}", err=True)
     # Everything is written and removed; what is left is the teardown of a large interpreter, which nobody waits for.

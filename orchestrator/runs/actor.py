@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,11 +120,15 @@ class RunActor:
         try:
             await self._live()
         except asyncio.CancelledError:
+            _undo_cancellation()
             self._end(e.StopRunByCancellation)
-        except (PerstackError, ContractError) as error:
-            if not isinstance(error, SandboxError | ModelError | ContractError):
-                raise
+        except (SandboxError, ModelError, ContractError) as error:
             self._end(e.StopRunByError, error=_run_error(error))
+        except Exception as error:
+            # The Job cannot go on: its history cannot be written, or a listener failed. The record says why if it can.
+            with suppress(Exception):
+                self._end(e.StopRunByError, error=_run_error(error))
+            raise
         finally:
             await self._end_delegations()
             self._job.in_background(self._clean_up())
@@ -375,6 +380,13 @@ class RunActor:
             self._ledger.note(e.SkillDisconnected, skill_name=BASE_SKILL)
         await self._job.backend.stop(sandbox)
         self._container("removed", container_id=sandbox.id)
+
+
+def _undo_cancellation() -> None:
+    """Being cancelled is dealt with by ending the Run as cancelled; what follows runs as usual."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def _failed(call: ToolCall, why: str) -> ToolResult:

@@ -351,3 +351,15 @@ async def test_a_mistake_is_told_before_anything_starts(shell: Shell, mistake: s
     for word in words:
         assert word in ended.err
     assert shell.nothing_started()
+
+
+@pytest.mark.parametrize("delay_s", [0.1, 0.4, 0.8, 1.2])
+async def test_a_ctrl_c_at_any_moment_of_the_start_is_a_cancellation(shell: Shell, delay_s: float) -> None:
+    async with model_of(shell, talk("boss", turn(text="ok", delayMs=60_000))):
+        process = await shell.start("run", "--runtime", "local", "boss", "Go.")
+        await asyncio.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    # Python's own start-up, before any code of ours, ends by the signal.
+    assert process.returncode in (130, -signal.SIGINT), err.decode()
+    assert list(shell.temporary.iterdir()) == []

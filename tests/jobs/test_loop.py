@@ -5,6 +5,8 @@ import json
 import pytest
 
 from expert_runner.contract.checkpoints import CheckpointStatus
+from expert_runner.contract.events import BaseRunEvent, StopRunByError
+from orchestrator.store.log import read_events
 from tests.jobs.stage import Stage, call, done, talk, turn
 
 SOLO: dict[str, dict[str, object]] = {"solo": {}}
@@ -301,3 +303,16 @@ async def test_halves_of_surrogate_pairs_and_what_is_not_json_do_no_harm(local_s
     assert all(result.is_error for result in played.of("resolveToolResults")[0].tool_results)
     assert played.end is not None
     assert played.end.text == "half \ufffd of a pair"
+
+
+async def test_a_listener_that_fails_ends_the_job_and_the_record_says_why(local_stage: Stage) -> None:
+    def fail(event: object) -> None:
+        if getattr(event, "type", "") == "callTools":
+            raise LookupError("the listener's own")
+
+    with pytest.raises(LookupError, match="the listener's own"):
+        await local_stage.play(SOLO, talk("solo", turn(call("healthCheck")), *done()), event_listener=fail)
+    (log,) = local_stage.storage.rglob("events.jsonl")
+    *_, last = [e for e in read_events(log) if isinstance(e, BaseRunEvent)]
+    assert isinstance(last, StopRunByError)
+    assert last.error.name == "LookupError"
