@@ -217,7 +217,7 @@ async def test_the_workspace_outlives_close_whatever_went_wrong_before(lab: Lab)
 
     cancelled = lab.backend()
     opening = asyncio.create_task(cancelled.open())
-    while not is_mounted(mount_point):  # noqa: ASYNC110 - there is no event of a mount
+    while not is_mounted(mount_point):
         await asyncio.sleep(0)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
