@@ -75,10 +75,11 @@ class Link:
         self._socket.close(0)
         self._context.term()
 
-    async def report(self, message: Model) -> None:
-        """Hand `message` to the orchestrator, in order and exactly once."""
+    async def report(self, *messages: Model) -> None:
+        """Hand `messages` to the orchestrator as one frame, in order and exactly once."""
         self._settled.clear()
-        await self._send(self._channel.send(message.encode(), time.monotonic()))
+        body = b"[" + b",".join(message.encode() for message in messages) + b"]"
+        await self._send(self._channel.send(body, time.monotonic()))
 
     async def next_command(self) -> Any:
         """The next command, one of :data:`expert_runner.contract.wire.Command`."""

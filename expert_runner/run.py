@@ -27,7 +27,7 @@ MAX_BATCH_BYTES = wire.MAX_FRAME_BYTES // 4
 class Orchestrator(Protocol):
     """What a Run needs of the link."""
 
-    async def report(self, message: Model) -> None: ...
+    async def report(self, *messages: Model) -> None: ...
 
     async def next_command(self) -> Any: ...
 
@@ -41,6 +41,7 @@ class Run:
         self._progress = Progress(assignment.state, assignment.pending_tool_calls)
         self._calls: dict[str, ToolCall] = {call.id: call for call in assignment.pending_tool_calls}
         self._places = asyncio.Semaphore(MAX_PARALLEL_CALLS)
+        self._untold: list[Model] = []
 
     async def drive(self) -> None:
         """Go on until the Run is over or the orchestrator ends it.
@@ -51,65 +52,74 @@ class Run:
         while not (self._progress.state.is_end and not self._progress.state.is_waiting):
             if not await self._next_move():
                 return
+        await self._tell()
 
     async def _next_move(self) -> bool:
         """One transition. False if the orchestrator ended the Run."""
         pending = self._progress.pending
         match self._progress.state:
             case State.INIT:
-                await self._move("startRun")
+                self._move("startRun")
             case State.PREPARING_FOR_STEP:
-                await self._move("startGeneration")
+                self._move("startGeneration")
             case State.GENERATING_TOOL_CALL:
                 return await self._take_answer()
             case State.CALLING_MCP_TOOLS | State.RESUMING_FROM_STOP:
                 await self._work_on(Waiting.of(pending))
             case State.CALLING_DELEGATES:
-                await self._move("stopRunByDelegate")
+                self._move("stopRunByDelegate")
             case State.CALLING_INTERACTIVE_TOOLS:
-                await self._move("stopRunByInteractiveTool")
+                self._move("stopRunByInteractiveTool")
             case State.STOPPED_BY_DELEGATE | State.STOPPED_BY_INTERACTIVE_TOOL:
                 return await self._wait_for_results()
             case State.RESOLVING_TOOL_RESULT:
-                await self._move("finishToolCall")
+                self._move("finishToolCall")
             case State.FINISHING_STEP:
-                await self._move("continueToNextStep")
+                self._move("continueToNextStep")
             case State.GENERATING_RUN_RESULT:
-                command = await self._orchestrator.next_command()
+                command = await self._next_command()
                 if isinstance(command, wire.End):
                     return False
                 if not isinstance(command, wire.Answered) or command.tool_calls:
                     raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
-                await self._move("completeRun")
+                self._move("completeRun")
             case state:
                 raise ContractError(f"a Run cannot go on from state {state}")
         return True
 
-    async def _move(self, event: Any) -> None:
-        self._progress = advance(self._progress, event)
-        await self._orchestrator.report(wire.Moved(type=event))
+    def _move(self, event: Any, report: Model | None = None, **facts: Any) -> None:
+        """Make the transition `event`, with what :func:`advance` has to know of it, and have it told by `report`."""
+        self._progress = advance(self._progress, event, **facts)
+        self._untold.append(report or wire.Moved(type=event))
+
+    async def _tell(self) -> None:
+        """Report what has happened. Done before anything is waited for: what needs no waiting is told together."""
+        if self._untold:
+            untold, self._untold = self._untold, []
+            await self._orchestrator.report(*untold)
+
+    async def _next_command(self) -> Any:
+        await self._tell()
+        return await self._orchestrator.next_command()
 
     async def _take_answer(self) -> bool:
-        command = await self._orchestrator.next_command()
+        command = await self._next_command()
         if isinstance(command, wire.End):
             return False
         if not isinstance(command, wire.Answered):
             raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
         calls = command.tool_calls
         self._calls = {call.id: call for call in calls}
-        event: Any = answer_event(Waiting.of(calls))
-        self._progress = advance(self._progress, event, calls=calls)
-        await self._orchestrator.report(wire.Moved(type=event))
+        self._move(answer_event(Waiting.of(calls)), calls=calls)
         return True
 
     async def _wait_for_results(self) -> bool:
-        command = await self._orchestrator.next_command()
+        command = await self._next_command()
         if isinstance(command, wire.End):
             return False
         if not isinstance(command, wire.Resume):
             raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
-        self._progress = advance(self._progress, "resumeToolCalls", resolved=command.resolved)
-        await self._orchestrator.report(wire.Moved(type="resumeToolCalls"))
+        self._move("resumeToolCalls", resolved=command.resolved)
         return True
 
     async def _work_on(self, waiting: Waiting) -> None:
@@ -121,33 +131,34 @@ class Run:
         if tools:
             await self._resolve(tools)
         elif waiting.delegates:
-            await self._move("callDelegate")
+            self._move("callDelegate")
         elif waiting.interactive:
-            await self._move("callInteractiveTool")
+            self._move("callInteractiveTool")
         elif last:
             await self._complete(last[0])
         else:
-            await self._move("finishAllToolCalls")
+            self._move("finishAllToolCalls")
 
     async def _resolve(self, calls: list[ToolCall]) -> None:
+        await self._tell()
         outcomes = await asyncio.gather(*(self._call(call) for call in calls))
         results = [_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
         for batch in batches(results):
-            await self._report_results(batch)
+            await self._tell()
+            self._resolved(batch)
 
-    async def _report_results(self, results: tuple[wire.WireResult, ...]) -> None:
-        self._progress = advance(self._progress, "resolveToolResults", resolved=[result.id for result in results])
-        change = self._base.drain_changes()
-        await self._orchestrator.report(wire.Resolved(tool_results=results, todo_change=change))
+    def _resolved(self, results: tuple[wire.WireResult, ...]) -> None:
+        report = wire.Resolved(tool_results=results, todo_change=self._base.drain_changes())
+        self._move("resolveToolResults", report, resolved=[result.id for result in results])
 
     async def _complete(self, call: ToolCall) -> None:
+        await self._tell()
         outcome = await self._call(call)
         result = _result(call, outcome)
         if not outcome.completes:
-            await self._report_results((result,))
+            self._resolved((result,))
             return
-        self._progress = advance(self._progress, "attemptCompletion", resolved=[call.id])
-        await self._orchestrator.report(wire.CompletionAttempted(tool_result=result))
+        self._move("attemptCompletion", wire.CompletionAttempted(tool_result=result), resolved=[call.id])
 
     async def _call(self, call: ToolCall) -> Outcome:
         if call.args is None:

@@ -32,7 +32,7 @@ from expert_runner.contract.wire import (
     decode_header,
     encode_header,
     parse,
-    report,
+    reports,
 )
 from expert_runner.version import RUNTIME_VERSION
 from orchestrator.errors import SandboxError
@@ -76,7 +76,8 @@ class Peer:
         """While its sandbox is frozen a runner cannot give signs of life."""
         self._bus = bus
         self._channel = Channel()
-        self._reports: asyncio.Queue[tuple[Any, int]] = asyncio.Queue()
+        self._frames: asyncio.Queue[tuple[list[Any], int]] = asyncio.Queue()
+        self._reports: list[Any] = []
         self._queued_bytes = 0
         self._route: bytes | None = None
         self._heard_at: float | None = None
@@ -90,13 +91,15 @@ class Peer:
 
     async def next_report(self) -> Any:
         """The runner's next report, one of :data:`expert_runner.contract.wire.Report`. Follow it by `dealt_with`."""
-        message, size = await self._reports.get()
-        self._queued_bytes -= size
-        return message
+        if not self._reports:
+            self._reports, size = await self._frames.get()
+            self._queued_bytes -= size
+        return self._reports.pop()
 
     def dealt_with(self) -> None:
-        """The last report has been stored: acknowledge it with the next frame."""
-        self._channel.dealt_with()
+        """The last report has been stored: once all of its frame have, that is acknowledged with the next frame."""
+        if not self._reports:
+            self._channel.dealt_with()
 
     def send(self, message: Model) -> None:
         """Hand `message` to the runner, in order and exactly once."""
@@ -157,7 +160,9 @@ class Peer:
                     self._queued_bytes += len(body)
                     if self._queued_bytes > MAX_QUEUED_BYTES:
                         raise WireError(f"more than {MAX_QUEUED_BYTES} bytes of reports wait")
-                    self._reports.put_nowait((parse(report, body), len(body)))
+                    told = parse(reports, body)
+                    # Taken from the end, one by one.
+                    self._frames.put_nowait((list(told[::-1]), len(body)))
             case Kind.ACCEPT | Kind.REJECT:
                 raise WireError(f"a runner does not send {header.kind.name}")
 

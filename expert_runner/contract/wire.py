@@ -34,6 +34,9 @@ HEARTBEAT_S = 1.0
 LEASE_S = 15.0
 """Seconds without a sign of life after which a runner exits and an orchestrator gives a runner up."""
 
+MAX_REPORTS = 16
+"""Reports in one frame: what happens without waiting for anything is told together."""
+
 HEADER = struct.Struct("!BBQQ")
 
 
@@ -141,7 +144,7 @@ class End(Model):
 Command = Annotated[Assign | Answered | Resume | End, Field(discriminator="type")]
 command: TypeAdapter[Assign | Answered | Resume | End] = TypeAdapter(Command)
 
-# --- runner to orchestrator
+# --- runner to orchestrator (each frame carries one or more reports)
 
 Name = Annotated[str, Field(max_length=256)]
 
@@ -201,7 +204,8 @@ Report = Annotated[
     Moved | Resolved | CompletionAttempted | Failed | SkillUp,
     Field(discriminator="type"),
 ]
-report: TypeAdapter[Moved | Resolved | CompletionAttempted | Failed | SkillUp] = TypeAdapter(Report)
+Reports = Annotated[tuple[Report, ...], Field(min_length=1, max_length=MAX_REPORTS)]
+reports: TypeAdapter[tuple[Moved | Resolved | CompletionAttempted | Failed | SkillUp, ...]] = TypeAdapter(Reports)
 
 
 def parse(adapter: TypeAdapter[T], body: bytes) -> T:

@@ -84,7 +84,7 @@ def hello(version: str = RUNTIME_VERSION, protocol: int = wire.PROTOCOL_VERSION)
     return [encode_header(Header(Kind.HELLO, 0, 0)), body]
 
 
-def data(seq: int, body: bytes = b'{"type":"startRun"}', ack: int = 0) -> list[bytes]:
+def data(seq: int, body: bytes = b'[{"type":"startRun"}]', ack: int = 0) -> list[bytes]:
     return [encode_header(Header(Kind.DATA, seq, ack)), body]
 
 
@@ -159,7 +159,9 @@ async def test_a_key_that_is_in_use_opens_nothing_on_another_connection(bus: Bus
         async with asyncio.timeout(10):
             await peer.greeted
         async with raw(identity) as thief:
-            await thief.send_multipart(data(1, wire.SkillUp(skill_name="forged", total_duration_ms=0).encode()))
+            await thief.send_multipart(
+                data(1, b"[" + wire.SkillUp(skill_name="forged", total_duration_ms=0).encode() + b"]")
+            )
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(SHORT_S):
                     await peer.next_report()
@@ -219,8 +221,11 @@ async def test_nothing_is_readable_on_the_way(short_path: Path) -> None:
         ([encode_header(Header(Kind.DATA, 1, 0))], "two parts"),
         ([encode_header(Header(Kind.DATA, 1, 0)), b"{}", b"more"], "two parts"),
         (data(1, b"not json"), "not a message"),
-        (data(1, b'{"type":"launchMissiles"}'), "not a message"),
-        (data(1, b'{"type":"startRun","extra":1}'), "not a message"),
+        (data(1, b'[{"type":"launchMissiles"}]'), "not a message"),
+        (data(1, b'[{"type":"startRun","extra":1}]'), "not a message"),
+        (data(1, b'{"type":"startRun"}'), "not a message"),
+        (data(1, b"[]"), "not a message"),
+        (data(1, b"[" + b",".join([b'{"type":"startRun"}'] * 100) + b"]"), "not a message"),
         (data(0), "window"),
         (data(100_000), "window"),
         (data(1, ack=7), "acknowledged"),
@@ -264,7 +269,7 @@ async def test_a_flood_of_frames_fails_its_own_peer_alone(bus: Bus) -> None:
 async def test_reports_that_nobody_takes_are_bounded(bus: Bus) -> None:
     peer = bus.add("r1")
     async with raw(identity_of(peer)) as socket:
-        big = b'{"type":"stopRunByError","error":{"name":"x","message":"' + b"y" * 4_000_000 + b'"}}'
+        big = b'[{"type":"stopRunByError","error":{"name":"x","message":"' + b"y" * 4_000_000 + b'"}}]'
         async with asyncio.timeout(60):
             for seq in range(1, 20):
                 await socket.send_multipart(data(seq, big))
@@ -379,3 +384,17 @@ async def test_a_socket_path_that_is_too_long_is_refused_with_the_way_out(tmp_pa
 async def test_the_path_inside_the_sandbox_is_what_the_runner_is_told(short_path: Path) -> None:
     async with Bus(IPC, SandboxOwner(os.geteuid(), os.getegid()), short_path, "/perstack/bus") as bus:
         assert identity_of(bus.add("r1")).endpoint == f"ipc:///perstack/bus/{SOCKET_NAME}"
+
+
+async def test_reports_of_one_frame_are_acknowledged_together(bus: Bus) -> None:
+    peer = bus.add("r1")
+    async with raw(identity_of(peer)) as socket, asyncio.timeout(10):
+        await socket.recv_multipart()
+        await socket.send_multipart(data(1, b'[{"type":"startRun"},{"type":"startGeneration"}]'))
+        for expected, ack in (("startRun", 0), ("startGeneration", 1)):
+            assert (await peer.next_report()).type == expected
+            peer.dealt_with()
+            peer.send(wire.End())
+            while (header := wire.decode_header((await socket.recv_multipart())[0])).kind is not Kind.DATA:
+                pass
+            assert header.ack == ack

@@ -21,6 +21,9 @@ from tests.contract.story import KINDS, Story
 numbers = st.integers(0, 2**64 - 1)
 kinds_of_frame = st.sampled_from(list(wire.Kind))
 
+REPORT: TypeAdapter[Any] = TypeAdapter(wire.Report)
+"""One report; a frame carries several."""
+
 
 @given(kinds_of_frame, numbers, numbers)
 def test_a_header_comes_back_as_it_was(kind: wire.Kind, seq: int, ack: int) -> None:
@@ -104,14 +107,14 @@ def test_every_command_comes_back_as_it_was(message: Model) -> None:
 
 @pytest.mark.parametrize("message", REPORTS, ids=lambda message: message.type)
 def test_every_report_comes_back_as_it_was(message: Model) -> None:
-    assert wire.parse(wire.report, message.encode()) == message
+    assert wire.parse(REPORT, message.encode()) == message
 
 
 def test_a_runner_reports_only_what_is_its_own_to_decide() -> None:
     """Retries, step limits and cancellation are the orchestrator's."""
     for event in ("retry", "stopRunByExceededMaxSteps", "stopRunByCancellation"):
         with pytest.raises(WireError):
-            wire.parse(wire.report, json.dumps({"type": event}).encode())
+            wire.parse(REPORT, json.dumps({"type": event}).encode())
 
 
 def with_unknown_fields(value: Any) -> list[Any]:
@@ -130,7 +133,7 @@ def with_unknown_fields(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("adapter", "message"),
-    [(wire.command, message) for message in COMMANDS] + [(wire.report, message) for message in REPORTS],
+    [(wire.command, message) for message in COMMANDS] + [(REPORT, message) for message in REPORTS],
 )
 def test_an_unknown_field_is_refused_wherever_it_stands(adapter: TypeAdapter[Any], message: Model) -> None:
     copies = with_unknown_fields(json.loads(message.encode()))
@@ -171,7 +174,7 @@ def result(**changes: Any) -> dict[str, Any]:
 )
 def test_a_report_that_is_too_long_or_of_another_shape_is_refused(report: Any) -> None:
     with pytest.raises(WireError, match="not a message of this protocol"):
-        wire.parse(wire.report, json.dumps(report).encode())
+        wire.parse(REPORT, json.dumps(report).encode())
 
 
 def test_an_answer_with_too_many_calls_is_refused() -> None:
@@ -185,7 +188,7 @@ def test_an_answer_with_too_many_calls_is_refused() -> None:
 @pytest.mark.parametrize("number", ["1e999", "Infinity", "NaN"])
 def test_a_duration_is_a_number_that_json_has(number: str) -> None:
     with pytest.raises(WireError):
-        wire.parse(wire.report, f'{{"type":"skillConnected","skillName":"x","totalDurationMs":{number}}}'.encode())
+        wire.parse(REPORT, f'{{"type":"skillConnected","skillName":"x","totalDurationMs":{number}}}'.encode())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(WireError, match="not a message of this protocol"):
         wire.parse(wire.command, body)
     with pytest.raises(WireError, match="not a message of this protocol"):
-        wire.parse(wire.report, body)
+        wire.parse(REPORT, body)
 
 
 json_values = st.recursive(
@@ -215,13 +218,13 @@ fields = st.sampled_from(
 def test_any_body_is_a_report_or_refused(name: str, contents: dict[str, Any], raw: bytes) -> None:
     for body in (json.dumps({"type": name, **contents}).encode(), raw):
         try:
-            message = wire.parse(wire.report, body)
+            message = wire.parse(REPORT, body)
         except WireError:
             continue
-        assert wire.parse(wire.report, message.encode()) == message
+        assert wire.parse(REPORT, message.encode()) == message
 
 
 def test_an_error_does_not_repeat_what_a_sandbox_sent() -> None:
     with pytest.raises(WireError) as raised:
-        wire.parse(wire.report, b'{"type":"resolveToolResults","toolResults":"s3cr3t"}')
+        wire.parse(REPORT, b'{"type":"resolveToolResults","toolResults":"s3cr3t"}')
     assert "s3cr3t" not in str(raised.value)

@@ -23,8 +23,8 @@ class Script:
         self._commands = list(commands)
         self.reports: list[Any] = []
 
-    async def report(self, message: Model) -> None:
-        self.reports.append(message)
+    async def report(self, *messages: Model) -> None:
+        self.reports += messages
 
     async def next_command(self) -> Any:
         return self._commands.pop(0)
