@@ -21,6 +21,9 @@ _SLACK_S = 5.0
 
 _PLACEHOLDER = {"role": "user", "content": "."}
 
+_ANY_TOOL = {"type": "function", "function": {"name": "any", "parameters": {"type": "object", "properties": {}}}}
+"""Stands for tools where only matters that there are some."""
+
 _CACHED = [{"location": "message", "role": "system"}, {"location": "message", "index": -1}]
 """Up to where Anthropic is asked to cache the prompt, which it does not do unasked: each step sends all of it again."""
 
@@ -81,6 +84,7 @@ class Backend:
         reasoning = reasoning_options(target.provider, budget, self._takes)
         self._extras = wanted_extras(target)
         self._effort = reasoning.get("reasoning_effort")
+        self._is_chat: dict[bool, bool] = {}
         self._options = {
             **target.options,
             **reasoning,
@@ -146,7 +150,7 @@ class Backend:
         options = {**self._options, "timeout": timeout_s + _SLACK_S}
         if tools:
             options["tools"] = tools
-        if self._takes_messages_as_they_are(tools):
+        if self._takes_messages_as_they_are(has_tools=bool(tools)):
             with self._http.splicing.holding(conversation.encoded(self._extras)) as marker:
                 return await self._litellm.acompletion(
                     **options,
@@ -158,14 +162,19 @@ class Backend:
             options["client"] = self._http.client
         return await self._litellm.acompletion(**options, messages=conversation.messages(self._extras))
 
-    def _takes_messages_as_they_are(self, tools: list[dict[str, Any]]) -> bool:
+    def _takes_messages_as_they_are(self, *, has_tools: bool) -> bool:
         """Whether it goes to OpenAI's chat completions: litellm asks some of their models by another API."""
         if self._target.provider is not ProviderName.OPENAI:
             return False
-        info, _ = self._litellm.main.responses_api_bridge_check(
-            **self._name, tools=tools, reasoning_effort=self._effort, api_base=self._target.base_url
-        )
-        return bool(info.get("mode") != "responses")
+        if has_tools not in self._is_chat:
+            info, _ = self._litellm.main.responses_api_bridge_check(
+                **self._name,
+                tools=[_ANY_TOOL] if has_tools else [],
+                reasoning_effort=self._effort,
+                api_base=self._target.base_url,
+            )
+            self._is_chat[has_tools] = info.get("mode") != "responses"
+        return self._is_chat[has_tools]
 
     def cost(self, report: Report) -> float | None:
         """US dollars; None if the usage or the price is not known."""

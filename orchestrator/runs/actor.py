@@ -40,6 +40,9 @@ from orchestrator.store.log import EventLog
 START_DEADLINE_S = 60.0
 """Seconds from a sandbox's start to its runner's hello."""
 
+SYNC_DELAY_S = 0.05
+"""Seconds of steps that are brought to the disk together. A power cut may take the last of them, a kill cannot."""
+
 
 class SandboxLost(SandboxError):
     """A Run's sandbox ended before the Run did."""
@@ -267,13 +270,23 @@ class RunActor:
                 self._expected.outside_results = results
                 peer.send(wire.Resume(resolved=tuple(result.id for result in results)))
             case e.ContinueToNextStep():
-                await self._sync_step()
+                self._sync_step()
 
-    async def _sync_step(self) -> None:
-        """Bring the step to the disk while the next one goes on; at most one step is under way to it."""
+    def _sync_step(self) -> None:
+        """Bring the step to the disk while the next ones go on.
+
+        Raises:
+            StoreError: an earlier step could not be brought there.
+        """
         if self._syncing is not None:
-            await self._syncing
-        self._syncing = asyncio.create_task(self._ledger.sync())
+            if not self._syncing.done():
+                return  # It takes this step along, or has begun: then the next step, or the Run's end, does.
+            self._syncing.result()
+        self._syncing = asyncio.create_task(self._sync_soon())
+
+    async def _sync_soon(self) -> None:
+        await asyncio.sleep(SYNC_DELAY_S)
+        await self._ledger.sync()
 
     # --- delegates
 
