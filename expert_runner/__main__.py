@@ -13,7 +13,7 @@ from expert_runner.contract.checkpoints import RunError
 from expert_runner.contract.errors import ContractError
 from expert_runner.contract.tools import BASE_SKILL
 from expert_runner.link import LeaseLost, Link, Rejected
-from expert_runner.process import ExitCode, hide, reap_forever, say
+from expert_runner.process import ExitCode, hide, reap_forever, say, withstand_signals
 from expert_runner.run import Run
 from expert_runner.skills.base.skill import BaseSkill
 
@@ -29,6 +29,7 @@ SETTLE_S = 5.0
 def main() -> int:
     """One Run, to its end. Returns the process's exit code."""
     hide()
+    withstand_signals()
     path = Path(os.environ.get(IDENTITY_VARIABLE, IDENTITY_FILE))
     try:
         identity = wire.Identity.model_validate_json(path.read_bytes())

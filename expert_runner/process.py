@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 from contextlib import suppress
 from enum import IntEnum
@@ -33,6 +34,15 @@ def hide() -> None:
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"prctl(PR_SET_DUMPABLE): {os.strerror(code)}")
+
+
+def withstand_signals() -> None:
+    """Drop Python's own handler of SIGINT.
+
+    The kernel keeps from process 1 every signal of its own container that it has no handler for, so that handler would be
+    the one way for a tool to end the runner. The default is also what commands are to inherit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def zombies_of(parent: int, proc: Path = Path("/proc")) -> set[int]:
