@@ -28,6 +28,9 @@ MAX_DEPTH = 16
 CLEANERS = 2
 """Ended Runs that are cleaned up at the same time; more would slow the starts of others down."""
 
+CLEANING_DELAY_S = 3.0
+"""Seconds that cleaning up lets the starts of other Runs go first."""
+
 _STATUS = {
     CheckpointStatus.COMPLETED: JobStatus.COMPLETED,
     CheckpointStatus.STOPPED_BY_EXCEEDED_MAX_STEPS: JobStatus.STOPPED_BY_MAX_STEPS,
@@ -83,6 +86,7 @@ class JobRunner:
         self._usage = Usage()
         self._cost: float | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._beginning: set[asyncio.Task[Any]] = set()
         self._cleaners = asyncio.Semaphore(CLEANERS)
 
     async def run(self) -> Checkpoint:
@@ -144,19 +148,29 @@ class JobRunner:
     def start_delegate(self, order: RunOrder) -> "asyncio.Task[Checkpoint]":
         if order.depth > MAX_DEPTH:
             raise DelegationRefused(f"delegates may delegate {MAX_DEPTH} levels deep")
-        return asyncio.create_task(RunActor(self, order).run())
+        actor = RunActor(self, order)
+        beginning = asyncio.create_task(actor.began.wait())
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._beginning.discard)
+        return asyncio.create_task(actor.run())
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._clean(work))
         self._background.add(task)
 
     async def _clean(self, work: Coroutine[Any, Any, None]) -> None:
+        """Removing a sandbox competes with starting others, and only the starts are waited for by anybody."""
+        if self._beginning:
+            await asyncio.wait(set(self._beginning), timeout=CLEANING_DELAY_S)
         async with self._cleaners:
             await work
 
     async def _settle(self) -> None:
         """Wait for what goes on in the background; raises the first of its failures once all of it has ended."""
         outcomes = await asyncio.gather(*self._background, return_exceptions=True)
+        for beginning in self._beginning:
+            # Of a Run that was cancelled before its first moment.
+            beginning.cancel()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome

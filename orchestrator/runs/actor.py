@@ -109,6 +109,8 @@ class RunActor:
         self._tools = ToolBox(order.expert, job.experts, is_coordinator=order.delegated_by is None)
         self._expected = Expected()
         self._delegations: dict[str, asyncio.Task[Checkpoint] | ToolResult] = {}
+        self.began = asyncio.Event()
+        """Set once the runner has said hello, or the Run has ended without one."""
         self._peer: Peer | None = None
         self._starting: asyncio.Task[Sandbox] | None = None
         self._syncing: asyncio.Task[None] | None = None
@@ -133,6 +135,7 @@ class RunActor:
                 self._end(e.StopRunByError, error=_run_error(error))
             raise
         finally:
+            self.began.set()
             await self._end_delegations()
             self._job.in_background(self._clean_up())
         return self._ledger.checkpoint
@@ -234,6 +237,7 @@ class RunActor:
             raise SandboxLost(
                 f"the runner said nothing for {START_DEADLINE_S:.0f} s after its sandbox was started"
             ) from None
+        self.began.set()
         await self._job.gateway.ready()
         self._ledger.checkpoint = self._ledger.checkpoint.model_copy(
             update={"context_window": self._job.gateway.context_window}
