@@ -213,3 +213,28 @@ async def test_cancelling_ends_every_run_of_the_tree(stage: Stage) -> None:
     assert played.end is not None
     assert played.end.status is CheckpointStatus.STOPPED_BY_CANCELLATION
     assert stage.store.read_job(played.end.job_id).status == "stoppedByCancellation"
+
+
+async def test_delegation_without_an_end_is_refused_at_a_depth(
+    local_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.job.MAX_DEPTH", 2)
+    played = await local_stage.play(
+        {"echo": {"delegates": ["echo"]}},
+        talk("echo", turn(call("echo", query="again")), *done("{{turn.0.result.0}}")),
+    )
+    assert len(played.runs("echo")) == 3
+    assert played.end is not None
+    assert (played.end.text or "").endswith("Delegation failed: delegates may delegate 2 levels deep")
+
+
+async def test_scoped_experts_can_be_delegated_to(local_stage: Stage) -> None:
+    played = await local_stage.play(
+        {"boss": {"delegates": ["@acme/aide@1.0.0"]}, "@acme/aide@1.0.0": {}},
+        talk("boss", turn(call("acme-aide", query="q")), *done("{{turn.0.result.0}}")),
+        talk("@acme/aide@1.0.0", turn(text="from acme")),
+    )
+    assert played.end is not None
+    assert played.end.text == "from acme"
+    (delegated,) = played.of("startRun", "@acme/aide@1.0.0")
+    assert delegated.initial_checkpoint.expert.name == "@acme/aide"

@@ -187,3 +187,36 @@ async def test_an_expert_that_eats_memory_ends_alone(docker_stage: Stage) -> Non
     assert "survived" in hogged.result[0].text or "outOfMemory" in hogged.result[0].text
     assert played.end is not None
     assert played.end.status == "completed"
+
+
+async def test_nothing_in_a_sandbox_can_end_its_runner(docker_stage: Stage) -> None:
+    attack = "for s in KILL STOP TERM INT HUP QUIT SEGV; do kill -$s 1; done; kill -9 -1; echo unreached"
+    played = await docker_stage.play(
+        {"solo": {}},
+        talk(
+            "solo",
+            turn(call("exec", command="sh", args=["-c", attack])),
+            turn(call("exec", command="echo", args=["alive"])),
+            *done("{{turn.1.result.0}}"),
+        ),
+    )
+    assert played.end is not None
+    assert "alive" in (played.end.text or "")
+
+
+async def test_a_job_over_tcp_is_the_same_job(docker_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the engine does not share this machine's files the bus is reached over a network of the Job's own."""
+    monkeypatch.setenv("PERSTACK_BUS", "tcp")
+    interfaces = "import socket; print([name for _, name in socket.if_nameindex()])"
+    played = await docker_stage.play(
+        {"boss": {"delegates": ["aide"]}, "aide": {}},
+        talk("boss", turn(call("aide", query="q")), *done("{{turn.0.result.0}}")),
+        talk("aide", turn(call("exec", command="python3", args=["-c", interfaces])), turn(text="{{turn.0.result.0}}")),
+    )
+    assert played.end is not None
+    assert "eth0" in (played.end.text or "")
+    client = docker.from_env()
+    try:
+        assert client.networks.list(filters={"label": f"perstack.job={played.end.job_id}"}) == []
+    finally:
+        client.close()
