@@ -9,6 +9,8 @@ from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
+from expert_runner.proc import PROC, processes
+
 PR_SET_DUMPABLE = 4
 
 REAP_INTERVAL_S = 1.0
@@ -39,26 +41,15 @@ def hide() -> None:
 def withstand_signals() -> None:
     """Drop Python's own handler of SIGINT.
 
-    The kernel keeps from process 1 every signal of its own container that it has no handler for, so that handler would be
-    the one way for a tool to end the runner. The default is also what commands are to inherit.
+    The kernel keeps from process 1 every signal of its own container that it has no handler for, so that handler would
+    be the one way for a tool to end the runner. The default is also what commands are to inherit.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def zombies_of(parent: int, proc: Path = Path("/proc")) -> set[int]:
+def zombies_of(parent: int, proc: Path = PROC) -> set[int]:
     """The ended, not yet collected children of process `parent`."""
-    found = set()
-    for entry in proc.iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            # pid (name) state ppid …; the name may itself hold spaces and parentheses.
-            state, ppid = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue
-        if state == "Z" and int(ppid) == parent:
-            found.add(int(entry.name))
-    return found
+    return {process.pid for process in processes(proc) if process.has_ended and process.parent == parent}
 
 
 async def reap_forever() -> None:

@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from expert_runner.__main__ import IDENTITY_VARIABLE
+from expert_runner.skills.base.process_tree import VARIABLE, kill_tree
 from orchestrator.bus import IDENTITY_NAME
 from orchestrator.errors import SandboxError
 from orchestrator.sandbox.backend import Exit, ExitCause, Sandbox, SandboxOwner, SandboxSpec, Transport
@@ -47,6 +47,7 @@ class LocalBackend:
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(packages),
+            VARIABLE: spec.run_id,
             IDENTITY_VARIABLE: str(spec.bus_folder / IDENTITY_NAME),
             **spec.env,
         }
@@ -85,11 +86,9 @@ class LocalBackend:
         process = self._processes.pop(sandbox.id, None)
         if process is None:
             return
-        # Commands run in sessions of their own, so the runner's group does not hold them. One that left its parent
-        # before this moment is not found: there is no sandbox here to hold it.
-        for pid in (*_descendants(process.pid), process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Commands run in sessions of their own, below the runner. One that left its parent before this moment is not
+        # found: there is no sandbox here to hold it.
+        kill_tree(sandbox.spec.run_id, process.pid)
         await process.wait()
         tail = self._tails.pop(sandbox.id)
         tail.cancel()
@@ -103,22 +102,6 @@ class LocalBackend:
 
     async def close(self) -> None:
         return
-
-
-def _descendants(pid: int) -> list[int]:
-    """The processes below `pid`, parents first; empty where there is no `/proc`."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError):
-            parent = int(entry.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.parent.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
 
 
 async def _tail(process: asyncio.subprocess.Process) -> bytes:

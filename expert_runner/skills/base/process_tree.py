@@ -11,7 +11,8 @@ import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from expert_runner.proc import PROC, ProcessEntry, processes
 
 VARIABLE = "PERSTACK_CALL"
 
@@ -38,7 +39,7 @@ def kill_group(leader: int) -> None:
         return  # PermissionError: only zombies are left (macOS)
 
 
-def kill_tree(mark: str, leader: int | None = None, proc: Path = Path("/proc")) -> None:
+def kill_tree(mark: str, leader: int | None = None, proc: Path = PROC) -> None:
     """Kill every process that carries `mark`, and the group and descendants of `leader`.
 
     Does not wait for anything, so that a cancelled task can do it. A process that ends between being seen and being
@@ -60,7 +61,7 @@ def kill_tree(mark: str, leader: int | None = None, proc: Path = Path("/proc")) 
         kill_group(leader)
 
 
-def group_runs(leader: int, proc: Path = Path("/proc")) -> bool:
+def group_runs(leader: int, proc: Path = PROC) -> bool:
     """Whether the process group that `leader` led still has somebody alive in it."""
     try:
         os.killpg(leader, 0)
@@ -70,22 +71,8 @@ def group_runs(leader: int, proc: Path = Path("/proc")) -> bool:
     return not proc.exists() or any(process.group == leader for process in _running(proc))
 
 
-class _Running(NamedTuple):
-    pid: int
-    parent: int
-    group: int
-
-
-def _running(proc: Path) -> Iterator[_Running]:
-    """All processes but those that have ended; none where there is no procfs (macOS)."""
-    for entry in proc.glob("[0-9]*"):
-        try:
-            # pid (name) state ppid pgrp …; the name may itself hold spaces and parentheses.
-            state, parent, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue  # it ended meanwhile
-        if state not in (b"Z", b"X"):
-            yield _Running(int(entry.name), int(parent), int(group))
+def _running(proc: Path) -> Iterator[ProcessEntry]:
+    return (process for process in processes(proc) if not process.has_ended)
 
 
 def _members(mark: bytes, leader: int | None, proc: Path) -> set[int]:
