@@ -31,6 +31,7 @@ from expert_runner.contract.wire import (
     Reject,
     decode_header,
     encode_header,
+    hello,
     parse,
     reports,
 )
@@ -149,7 +150,7 @@ class Peer:
     def _take(self, header: Header, body: bytes, now: float) -> None:
         match header.kind:
             case Kind.HELLO:
-                self._greet(parse_hello(body))
+                self._greet(parse(hello, body))
             case Kind.BEAT:
                 self._channel.acknowledged(header.ack, now)
             case Kind.DATA:
@@ -166,10 +167,10 @@ class Peer:
             case Kind.ACCEPT | Kind.REJECT:
                 raise WireError(f"a runner does not send {header.kind.name}")
 
-    def _greet(self, hello: Hello) -> None:
-        if hello.protocol_version != PROTOCOL_VERSION or hello.runtime_version != RUNTIME_VERSION:
+    def _greet(self, words: Hello) -> None:
+        if words.protocol_version != PROTOCOL_VERSION or words.runtime_version != RUNTIME_VERSION:
             message = (
-                f"the sandbox's image holds runtime {hello.runtime_version} (protocol {hello.protocol_version}), the "
+                f"the sandbox's image holds runtime {words.runtime_version} (protocol {words.protocol_version}), the "
                 f"orchestrator is {RUNTIME_VERSION} (protocol {PROTOCOL_VERSION}): "
                 "build the image again, by `make images`"
             )
@@ -195,13 +196,6 @@ class Peer:
             self.failed.set_exception(error)
             # Whoever waits on it sees it; nobody may be waiting yet.
             self.failed.exception()
-
-
-def parse_hello(body: bytes) -> Hello:
-    try:
-        return Hello.model_validate_json(body)
-    except ValueError:
-        raise WireError("not a hello") from None
 
 
 class Bus:

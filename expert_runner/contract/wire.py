@@ -96,6 +96,9 @@ class Hello(Model):
     protocol_version: int
 
 
+hello: TypeAdapter[Hello] = TypeAdapter(Hello)
+
+
 class Reject(Model):
     """Why the orchestrator does not talk to this runner."""
 

@@ -12,10 +12,11 @@ from expert_runner.contract.model import Model
 from expert_runner.contract.tools import BASE_SKILL
 from orchestrator.errors import ConfigError, UnsupportedError
 from orchestrator.model.provider import ProviderConfig
+from orchestrator.model.reasoning import Effort
 
 DEFAULT_WORKSPACE = "workspace"
 
-ReasoningBudget = Literal["none", "minimal", "low", "medium", "high"] | int
+ReasoningBudget = Effort | int
 Runtime = Literal["docker", "local"]
 
 

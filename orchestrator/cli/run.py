@@ -17,7 +17,8 @@ from orchestrator.cli.stdout import EventOutput
 from orchestrator.config.env_files import check_passed_env, read_env
 from orchestrator.config.perstack_toml import find_config, load_config
 from orchestrator.errors import PerstackError
-from orchestrator.model.provider import KEY_NAMES, ProviderConfig
+from orchestrator.model.provider import KEY_NAMES, ProviderConfig, ProviderName
+from orchestrator.model.reasoning import parse_budget
 
 EXIT_CODES = {
     CheckpointStatus.COMPLETED: ExitCode.COMPLETED,
@@ -27,24 +28,12 @@ EXIT_CODES = {
 }
 """Every other end is an error."""
 
-PROVIDERS = [
-    "anthropic",
-    "google",
-    "openai",
-    "ollama",
-    "azure-openai",
-    "amazon-bedrock",
-    "google-vertex",
-    "deepseek",
-]
-
 
 def _budget(context: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:
-    if value is None or value in ("none", "minimal", "low", "medium", "high"):
-        return value
-    if value.isdigit():
-        return int(value)
-    raise click.BadParameter("use none, minimal, low, medium, high or a number of tokens")
+    try:
+        return parse_budget(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -57,7 +46,7 @@ def _budget(context: click.Context, parameter: click.Parameter, value: str | Non
     type=click.Path(path_type=Path),
     help="Env file, repeatable (default: .env, .env.local).",
 )
-@click.option("--provider", type=click.Choice(PROVIDERS), help="Model provider.")
+@click.option("--provider", type=click.Choice([name.value for name in ProviderName]), help="Model provider.")
 @click.option("--model", help="The provider's name of the model.")
 @click.option("--reasoning-budget", callback=_budget, help="none, minimal, low, medium, high or tokens.")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Steps of all Runs together (default: no limit).")

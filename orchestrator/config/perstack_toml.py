@@ -15,6 +15,7 @@ from orchestrator.config.problems import Problem, from_validation, report
 from orchestrator.config.reading import read_text
 from orchestrator.errors import ConfigError
 from orchestrator.model.provider import ProviderConfig, check_base_url
+from orchestrator.model.reasoning import Effort
 
 FILE_NAME = "perstack.toml"
 
@@ -39,9 +40,7 @@ class PerstackConfig(Model):
 
     model: Annotated[str, Field(min_length=1)] | None = None
     provider: ProviderConfig | None = None
-    reasoning_budget: (
-        Literal["none", "minimal", "low", "medium", "high"] | Annotated[int, Field(strict=True, ge=0)] | None
-    ) = None
+    reasoning_budget: Effort | Annotated[int, Field(strict=True, ge=0)] | None = None
     runtime: Literal["docker", "local"] | None = None
     max_steps: Annotated[int, Field(strict=True, ge=1)] | None = None
     max_retries: Annotated[int, Field(strict=True, ge=0)] | None = None
