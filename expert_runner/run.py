@@ -1,7 +1,7 @@
 """The loop of one Run: the state machine driven from inside the sandbox.
 
-Each turn looks at where the Run stands and does the one thing that comes next: carry tools out, ask for what only the
-orchestrator can give, or report the transition that follows by itself.
+Each turn looks at where the Run stands and does the one thing that comes next: carry tools out, wait for what only the
+orchestrator can give (it has recorded that transition already), or report the transition that follows by itself.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from expert_runner.contract import wire
 from expert_runner.contract.checkpoints import State
 from expert_runner.contract.errors import ContractError
-from expert_runner.contract.machine import Progress, Waiting, advance
+from expert_runner.contract.machine import Progress, Waiting, advance, answer_event
 from expert_runner.contract.messages import TextPart
 from expert_runner.contract.model import Model
 from expert_runner.contract.tools import BASE_SKILL, SkillType, ToolCall
@@ -44,53 +44,37 @@ class Run:
         self._untold: list[Model] = []
 
     async def drive(self) -> None:
-        """Go on until the Run is over or the orchestrator ends it.
+        """Go on until the orchestrator ends the Run, or removes the sandbox with everything in it.
 
         Raises:
             ContractError: the orchestrator sent a command that cannot follow here.
         """
-        while not (self._progress.state.is_end and not self._progress.state.is_waiting):
-            if not await self._next_move():
-                return
-        await self._tell()
+        while await self._next_move():
+            pass
 
     async def _next_move(self) -> bool:
         """One transition. False if the orchestrator ended the Run."""
-        pending = self._progress.pending
         match self._progress.state:
-            case State.INIT:
-                self._move("startRun")
             case State.PREPARING_FOR_STEP:
                 self._move("startGeneration")
-            case State.GENERATING_TOOL_CALL:
-                return await self._take_answer()
             case State.CALLING_MCP_TOOLS | State.RESUMING_FROM_STOP:
-                await self._work_on(Waiting.of(pending))
-            case State.CALLING_DELEGATES:
-                self._move("stopRunByDelegate")
-            case State.CALLING_INTERACTIVE_TOOLS:
-                self._move("stopRunByInteractiveTool")
-            case State.STOPPED_BY_DELEGATE | State.STOPPED_BY_INTERACTIVE_TOOL:
-                return await self._wait_for_results()
+                await self._work_on(Waiting.of(self._progress.pending))
             case State.RESOLVING_TOOL_RESULT:
                 self._move("finishToolCall")
             case State.FINISHING_STEP:
                 self._move("continueToNextStep")
-            case State.GENERATING_RUN_RESULT:
-                command = await self._next_command()
-                if isinstance(command, wire.End):
-                    return False
-                if not isinstance(command, wire.Answered) or command.tool_calls:
-                    raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
-                self._move("completeRun")
-            case state:
-                raise ContractError(f"a Run cannot go on from state {state}")
+            case _:
+                return await self._be_told()
         return True
 
     def _move(self, event: Any, report: Model | None = None, **facts: Any) -> None:
         """Make the transition `event`, with what :func:`advance` has to know of it, and have it told by `report`."""
-        self._progress = advance(self._progress, event, **facts)
+        self._follow(event, **facts)
         self._untold.append(report or wire.Moved(type=event))
+
+    def _follow(self, event: str, **facts: Any) -> None:
+        """Make a transition that the orchestrator has recorded."""
+        self._progress = advance(self._progress, event, **facts)
 
     async def _tell(self) -> None:
         """Report what has happened. Done before anything is waited for: what needs no waiting is told together."""
@@ -98,28 +82,20 @@ class Run:
             untold, self._untold = self._untold, []
             await self._orchestrator.report(*untold)
 
-    async def _next_command(self) -> Any:
+    async def _be_told(self) -> bool:
+        """Wait for what comes from outside the sandbox. False if it is the Run's end."""
         await self._tell()
-        return await self._orchestrator.next_command()
-
-    async def _take_answer(self) -> bool:
-        command = await self._next_command()
-        if isinstance(command, wire.End):
-            return False
-        if not isinstance(command, wire.Answered):
-            raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
-        calls = command.tool_calls
-        self._calls = {call.id: call for call in calls}
-        self._move(answer_event(Waiting.of(calls)), calls=calls)
-        return True
-
-    async def _wait_for_results(self) -> bool:
-        command = await self._next_command()
-        if isinstance(command, wire.End):
-            return False
-        if not isinstance(command, wire.Resume):
-            raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
-        self._move("resumeToolCalls", resolved=command.resolved)
+        match await self._orchestrator.next_command():
+            case wire.End():
+                return False
+            case wire.Answered(tool_calls=calls):
+                self._calls = {call.id: call for call in calls}
+                self._follow(answer_event(calls), calls=calls)
+            case wire.Resume(resolved=resolved):
+                self._follow("stopRunByDelegate")
+                self._follow("resumeToolCalls", resolved=resolved)
+            case command:
+                raise ContractError(f"{command.type} cannot follow in state {self._progress.state}")
         return True
 
     async def _work_on(self, waiting: Waiting) -> None:
@@ -184,15 +160,6 @@ def batches(results: list[wire.WireResult]) -> Iterator[tuple[wire.WireResult, .
         batch.append(result)
         size += length
     yield tuple(batch)
-
-
-def answer_event(waiting: Waiting) -> str:
-    """The event that brings an answer with these calls."""
-    if waiting.tools or waiting.completions:
-        return "callTools"
-    if waiting.delegates:
-        return "callDelegate"
-    return "callInteractiveTool" if waiting.interactive else "completeRun"
 
 
 def _result(call: ToolCall, outcome: Outcome) -> wire.WireResult:

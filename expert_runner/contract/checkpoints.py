@@ -94,6 +94,13 @@ class DelegatedBy(Model):
     tool_name: str
 
 
+class BranchedFrom(Model):
+    """Where a coordinator's Run begins that goes on from an earlier checkpoint of its Job."""
+
+    run_id: str
+    checkpoint_id: str
+
+
 class RunError(Model):
     """Why a Run stopped. `name` is the error's type, `status_code` the provider's HTTP status where there is one."""
 
@@ -104,7 +111,11 @@ class RunError(Model):
 
 
 class CheckpointHeader(Model):
-    """A checkpoint without its texts. `message_count` and `last_message_id` say which messages belong to it."""
+    """A checkpoint without its texts. `message_count` and `last_message_id` say which messages belong to it.
+
+    `id` names the state that the event which ends the step, or stops the Run, tells of: it is told once and never
+    changes after. A Run that goes on after a stop does so under a new id.
+    """
 
     id: str
     job_id: str

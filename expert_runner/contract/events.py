@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from expert_runner.contract.checkpoints import CheckpointHeader, RunError, Step
+from expert_runner.contract.checkpoints import BranchedFrom, CheckpointHeader, RunError, Step
 from expert_runner.contract.messages import (
     ExpertMessage,
     InstructionMessage,
@@ -54,7 +54,9 @@ class BaseRunEvent(BaseEvent):
 
 
 class StartRun(BaseRunEvent):
-    """The Run begins, or goes on with a further query."""
+    """The Run begins; or it goes on with a next step, after an end or at the end of a step, with `input_messages`
+    added: a further query, or none.
+    """
 
     type: Literal["startRun"] = "startRun"
     initial_checkpoint: CheckpointHeader
@@ -137,9 +139,10 @@ class FinishAllToolCalls(BaseRunEvent):
 
 
 class ResumeToolCalls(BaseRunEvent):
-    """A stopped Run goes on: `partial_tool_results` are the results that came from outside meanwhile."""
+    """A stopped Run goes on, as `checkpoint_id`: `partial_tool_results` are the results that came from outside."""
 
     type: Literal["resumeToolCalls"] = "resumeToolCalls"
+    checkpoint_id: str
     pending_tool_calls: tuple[ToolCallRef, ...]
     partial_tool_results: tuple[ToolResult, ...]
 
@@ -255,7 +258,9 @@ StreamEvent = (
 
 
 class InitializeRuntime(BaseEvent):
-    """A Run's surroundings as they were decided. `timeout` is milliseconds a generation may take."""
+    """A Run's surroundings as they were decided, also each time it goes on in another process. `timeout` is
+    milliseconds a generation may take.
+    """
 
     type: Literal["initializeRuntime"] = "initializeRuntime"
     runtime_version: str
@@ -267,6 +272,7 @@ class InitializeRuntime(BaseEvent):
     max_retries: int
     timeout: int
     query: str | None = None
+    branched_from: BranchedFrom | None = None
 
 
 class SkillStarting(BaseEvent):
@@ -318,6 +324,21 @@ class DockerContainerStatus(BaseEvent):
     details: dict[str, Any] | None = None
 
 
+class SandboxLost(BaseEvent):
+    """The Run's sandbox ended before the Run did: why, as the backend tells it, and the last of its runner's stderr.
+
+    `losses` counts those since the Run last finished a step; the Run goes on in a new sandbox unless they are too many.
+    """
+
+    type: Literal["sandboxLost"] = "sandboxLost"
+    sandbox_id: str | None = None
+    cause: str
+    exit_code: int | None = None
+    evidence: str
+    log: str = ""
+    losses: int = Field(ge=1)
+
+
 class ProxyAccess(BaseEvent):
     type: Literal["proxyAccess"] = "proxyAccess"
     action: Literal["allowed", "blocked"]
@@ -334,6 +355,7 @@ RuntimeEvent = (
     | SkillDisconnected
     | DockerBuildProgress
     | DockerContainerStatus
+    | SandboxLost
     | ProxyAccess
 )
 

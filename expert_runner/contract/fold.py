@@ -4,11 +4,10 @@ Pure: no I/O, no clock, no ids of its own. Every fact comes from the event, so t
 checkpoint on any machine at any time.
 """
 
-from collections.abc import Iterable
 from typing import Any, assert_never
 
 from expert_runner.contract import events as e
-from expert_runner.contract.checkpoints import Checkpoint, CheckpointHeader, CheckpointStatus
+from expert_runner.contract.checkpoints import Checkpoint, CheckpointHeader, CheckpointStatus, State
 from expert_runner.contract.errors import ContractError, ForbiddenTransition
 from expert_runner.contract.machine import Progress, advance
 from expert_runner.contract.messages import (
@@ -30,28 +29,14 @@ def begin(header: CheckpointHeader) -> Checkpoint:
     return Checkpoint.model_construct(**{name: getattr(header, name) for name in CheckpointHeader.model_fields})
 
 
-def fold(history: Iterable[e.RunEvent]) -> Checkpoint:
-    """The checkpoint that a Run's whole history gives.
-
-    Raises:
-        ContractError: the history is empty or does not begin with `startRun`.
-        ForbiddenTransition: an event cannot follow those before it.
-    """
-    checkpoint: Checkpoint | None = None
-    for event in history:
-        if checkpoint is None:
-            if not isinstance(event, e.StartRun):
-                raise ContractError(f"a history begins with startRun, not with {event.type}")
-            checkpoint = begin(event.initial_checkpoint)
-        checkpoint = apply(checkpoint, event)
-    if checkpoint is None:
-        raise ContractError("an empty history has no checkpoint")
-    return checkpoint
-
-
 def progress_of(checkpoint: Checkpoint) -> Progress:
     """The part of `checkpoint` that decides what may come next."""
     return Progress(checkpoint.state, checkpoint.pending_tool_calls or ())
+
+
+def step_of(checkpoint: Checkpoint, event: str) -> int:
+    """The step that `event` belongs to if it happens now: a Run that goes on by `startRun` begins its next one."""
+    return checkpoint.step_number + (event == "startRun" and checkpoint.state is not State.INIT)
 
 
 def apply(checkpoint: Checkpoint, event: e.RunEvent) -> Checkpoint:
@@ -63,7 +48,7 @@ def apply(checkpoint: Checkpoint, event: e.RunEvent) -> Checkpoint:
     """
     if event.run_id != checkpoint.run_id:
         raise ForbiddenTransition(f"an event of Run {event.run_id} cannot happen in Run {checkpoint.run_id}")
-    if event.step_number != checkpoint.step_number:
+    if event.step_number != step_of(checkpoint, event.type):
         raise ForbiddenTransition(
             f"{event.type} of step {event.step_number} cannot happen in step {checkpoint.step_number}"
         )
@@ -108,13 +93,18 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
         case e.StartRun():
             # A further query goes on from the last checkpoint under a new id; a result given before stays in the
             # messages.
-            return {"id": event.initial_checkpoint.id, "text": None, "error": None} | _with_messages(
-                checkpoint, event.input_messages
-            )
+            return {
+                "id": event.initial_checkpoint.id,
+                "step_number": event.step_number,
+                "context_window": event.initial_checkpoint.context_window,
+                "text": None,
+                "error": None,
+                "retry_count": 0,
+            } | _with_messages(checkpoint, event.input_messages)
         case e.StartGeneration() | e.StopRunByInteractiveTool():
             return {}
         case e.StopRunByCancellation():
-            return _told_what_is_known(checkpoint)
+            return {"id": event.checkpoint.id} | _told_what_is_known(checkpoint)
         case e.StopRunByExceededMaxSteps():
             return {}
         case e.Retry():
@@ -130,7 +120,11 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
                 changes["todos"] = change_todos(checkpoint.todos, event.todo_change)
             return changes
         case e.ResumeToolCalls():
-            return _with_results(checkpoint, event) | {"delegate_to": None, "error": None}
+            return _with_results(checkpoint, event) | {
+                "id": event.checkpoint_id,
+                "delegate_to": None,
+                "error": None,
+            }
         case e.AttemptCompletion():
             if checkpoint.open_todos:
                 raise ForbiddenTransition(f"attemptCompletion with {len(checkpoint.open_todos)} open todos")
@@ -152,7 +146,7 @@ def _contents(checkpoint: Checkpoint, event: e.RunEvent) -> dict[str, Any]:
         case e.StopRunByDelegate():
             return {"delegate_to": event.checkpoint.delegate_to}
         case e.StopRunByError():
-            return {"error": event.error} | _told_what_is_known(checkpoint)
+            return {"id": event.checkpoint.id, "error": event.error} | _told_what_is_known(checkpoint)
         case e.CompleteRun():
             answer = ExpertMessage(id=event.message_id, contents=(*event.thinking, TextPart(text=event.text)))
             return (

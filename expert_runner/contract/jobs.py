@@ -17,9 +17,18 @@ class JobStatus(StrEnum):
     STOPPED_BY_CANCELLATION = "stoppedByCancellation"
 
 
-class Job(Model):
-    """Totals over all Runs of a Job. Times are Unix milliseconds; `cost` is in US dollars, where prices are known."""
+HISTORY_VERSION = 1
+"""The version of the history that this runtime writes. It reads this one and no later one."""
 
+
+class Job(Model):
+    """Totals over all Runs of a Job. Times are Unix milliseconds; `cost` is in US dollars, where prices are known.
+
+    Totals are those of the last time the Job ended: of a Job that runs, or whose orchestrator was killed, the events
+    tell. `coordinator_run_id` is the newest branch; `continued_at` is when the Job last went on.
+    """
+
+    history_version: int = HISTORY_VERSION
     id: str
     status: JobStatus
     coordinator_expert_key: str
@@ -30,4 +39,5 @@ class Job(Model):
     usage: Usage = Usage()
     cost: float | None = None
     started_at: int
+    continued_at: int | None = None
     finished_at: int | None = None

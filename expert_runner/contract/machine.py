@@ -115,6 +115,8 @@ CONTINUABLE = (
     S.STOPPED_BY_EXCEEDED_MAX_STEPS,
     S.STOPPED_BY_CANCELLATION,
 )
+INTERRUPTED = (S.STOPPED_BY_ERROR, S.STOPPED_BY_CANCELLATION)
+"""Ends that may leave calls without a result."""
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(S.INIT, "startRun", S.PREPARING_FOR_STEP),
@@ -144,9 +146,10 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(S.RESUMING_FROM_STOP, "resolveToolResults", S.RESUMING_FROM_STOP),
     Transition(S.RESUMING_FROM_STOP, "attemptCompletion", S.GENERATING_RUN_RESULT, nothing_waits),
     Transition(S.RESUMING_FROM_STOP, "finishAllToolCalls", S.FINISHING_STEP, nothing_waits),
-    # The end of a step.
+    # The end of a step. A further query may come there as it does after an end.
     Transition(S.RESOLVING_TOOL_RESULT, "finishToolCall", S.FINISHING_STEP),
     Transition(S.FINISHING_STEP, "continueToNextStep", S.PREPARING_FOR_STEP),
+    Transition(S.FINISHING_STEP, "startRun", S.PREPARING_FOR_STEP),
     Transition(S.FINISHING_STEP, "stopRunByExceededMaxSteps", S.STOPPED_BY_EXCEEDED_MAX_STEPS),
     # The Run's result.
     Transition(S.GENERATING_RUN_RESULT, "retry", S.GENERATING_RUN_RESULT),
@@ -155,10 +158,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     *(Transition(state, "stopRunByError", S.STOPPED_BY_ERROR) for state in OPEN),
     *(Transition(state, "stopRunByCancellation", S.STOPPED_BY_CANCELLATION) for state in OPEN),
     *(Transition(state, "startRun", S.PREPARING_FOR_STEP, nothing_waits) for state in CONTINUABLE),
-    *(
-        Transition(state, "resumeToolCalls", S.RESUMING_FROM_STOP)
-        for state in (S.STOPPED_BY_ERROR, S.STOPPED_BY_CANCELLATION)
-    ),
+    *(Transition(state, "resumeToolCalls", S.RESUMING_FROM_STOP) for state in INTERRUPTED),
 )
 
 _ROWS: dict[tuple[State, str], list[Transition]] = {}
@@ -172,6 +172,16 @@ EVENT_TYPES = frozenset(row.event for row in TRANSITIONS)
 def allowed(state: State) -> frozenset[str]:
     """The events that some guard lets happen in `state`."""
     return frozenset(event for (source, event) in _ROWS if source is state)
+
+
+def answer_event(calls: Collection[ToolCallRef]) -> str:
+    """The event that brings an answer with these calls."""
+    waiting = Waiting.of(calls)
+    if waiting.tools or waiting.completions:
+        return "callTools"
+    if waiting.delegates:
+        return "callDelegate"
+    return "callInteractiveTool" if waiting.interactive else "completeRun"
 
 
 def advance(
@@ -204,13 +214,23 @@ def advance(
     raise ForbiddenTransition(f"{event} cannot happen in state {progress.state} unless {wanted}")
 
 
-RESOLVED_BY: dict[str, Callable[[ToolCallRef], bool]] = {
+_RESOLVED_BY: dict[str, Callable[[ToolCallRef], bool]] = {
     "resolveToolResults": lambda call: call.skill_type is SkillType.MCP,
     "attemptCompletion": lambda call: call.is_completion,
     # What comes from outside the sandbox: delegates' and users' answers.
     "resumeToolCalls": lambda call: call.skill_type is not SkillType.MCP,
 }
-"""Which calls an event may give results for."""
+
+
+def resolvable(progress: Progress, event: str) -> tuple[ToolCallRef, ...]:
+    """The waiting calls that `event` may give results for.
+
+    After an interruption `resumeToolCalls` may for all: somebody has to answer for the tools that were under way.
+    """
+    if event == "resumeToolCalls" and progress.state in INTERRUPTED:
+        return progress.pending
+    is_its_own = _RESOLVED_BY.get(event)
+    return tuple(call for call in progress.pending if is_its_own is not None and is_its_own(call))
 
 
 def _pending_after(
@@ -231,11 +251,10 @@ def _pending_after(
         if event in ("resolveToolResults", "attemptCompletion"):
             raise ForbiddenTransition(f"{event} gives no result")
         return pending
-    mine = RESOLVED_BY.get(event)
-    if mine is None:
+    if event not in _RESOLVED_BY:
         raise ForbiddenTransition(f"{event} gives results")
     ids = set(resolved)
-    fitting = {call.id for call in pending if mine(call)}
+    fitting = {call.id for call in resolvable(progress, event)}
     if len(ids) != len(resolved) or not ids <= fitting:
         raise ForbiddenTransition(f"{event} gives a result that no waiting call of its kind asked for")
     return tuple(call for call in pending if call.id not in ids)

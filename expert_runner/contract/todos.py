@@ -4,7 +4,7 @@ length.
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from expert_runner.contract.errors import ContractError
 from expert_runner.contract.model import Model
@@ -27,8 +27,8 @@ class TodoChange(Model):
     """
 
     cleared: bool = False
-    added: Annotated[tuple[Title, ...], Field(max_length=MAX_TODOS)] = ()
-    completed: Annotated[tuple[int, ...], Field(max_length=MAX_TODOS)] = ()
+    added: Annotated[tuple[Title, ...], Field(max_length=MAX_TODOS), FailFast()] = ()
+    completed: Annotated[tuple[int, ...], Field(max_length=MAX_TODOS), FailFast()] = ()
 
 
 def change_todos(todos: tuple[Todo, ...], change: TodoChange) -> tuple[Todo, ...]:

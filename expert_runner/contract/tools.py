@@ -18,6 +18,10 @@ MAX_TOOL_CALLS = 128
 """Calls in one answer; the rest of a longer answer is refused with it."""
 
 
+EFFECTS_UNKNOWN = "Whether it had effects, and which, is unknown: look before you repeat it."
+"""What the model is told of a call that was under way when its sandbox was lost, after the reason."""
+
+
 class SkillType(StrEnum):
     """Who carries a call out: the sandbox's own tools (`mcp`), the user, or another Expert."""
 

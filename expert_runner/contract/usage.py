@@ -22,3 +22,12 @@ class Usage(Model):
         return self.model_copy(
             update={name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields}
         )
+
+    def __sub__(self, other: Self) -> Self:
+        """What was used since `other`, an earlier count of the same."""
+        return self.model_copy(
+            update={name: getattr(self, name) - getattr(other, name) for name in type(self).model_fields}
+        )
+
+
+NO_USAGE = Usage()

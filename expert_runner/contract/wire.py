@@ -4,26 +4,28 @@ A frame is two ZeroMQ parts: a header of 18 bytes and a body of JSON. The header
 version (1 byte), the kind (1), the frame's sequence number (8; 0 when the kind has none) and the sequence number of
 the last frame taken from the other side (8).
 
-The runner reports its transitions by reference: the orchestrator already has the model's answer, the conversation and
-the clock, so there is nothing in a report to forge but tool results.
+Whoever knows of a transition first makes it. What the runner cannot but be told (the Run begins, the model or a
+delegate has answered, the Run stops) the orchestrator has recorded before the runner hears of it. What happens in the
+sandbox the runner reports, by reference: the orchestrator already has the model's answer, the conversation and the
+clock, so there is nothing in a report to forge but tool results.
 """
 
 import struct
 from enum import IntEnum
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import FailFast, Field, TypeAdapter, field_validator
 
 from expert_runner.contract.checkpoints import RunError, State
 from expert_runner.contract.errors import WireError
 from expert_runner.contract.messages import ResultPart
-from expert_runner.contract.model import Model
+from expert_runner.contract.model import Model, first_problem
 from expert_runner.contract.todos import Todo, TodoChange
 from expert_runner.contract.tools import MAX_TOOL_CALLS, ToolCall
 
 T = TypeVar("T")
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """A larger frame is refused by the socket itself."""
@@ -36,6 +38,9 @@ LEASE_S = 15.0
 
 MAX_REPORTS = 16
 """Reports in one frame: what happens without waiting for anything is told together."""
+
+MAX_ERROR_CHARACTERS = 10_000
+"""Characters of a runner's own error."""
 
 HEADER = struct.Struct("!BBQQ")
 
@@ -109,13 +114,15 @@ class Reject(Model):
 
 
 class Assign(Model):
-    """What a runner is: its Run, and where that Run stands. `base_tools` are the base tools its Expert may call."""
+    """What a runner is: its Run, and where that Run stands (a new one: about to begin its first step). `base_tools` are
+    the base tools its Expert may call.
+    """
 
     type: Literal["assign"] = "assign"
     job_id: str
     run_id: str
     expert_key: str
-    state: State = State.INIT
+    state: State = State.PREPARING_FOR_STEP
     pending_tool_calls: tuple[ToolCall, ...] = ()
     todos: tuple[Todo, ...] = ()
     base_tools: tuple[str, ...]
@@ -125,10 +132,10 @@ class Assign(Model):
 
 
 class Answered(Model):
-    """The model has answered, with these calls (none: the Run is complete)."""
+    """The model has answered with these calls. An answer without any ends the Run: nobody need tell its runner."""
 
     type: Literal["answered"] = "answered"
-    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=MAX_TOOL_CALLS)] = ()
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1, max_length=MAX_TOOL_CALLS)]
 
 
 class Resume(Model):
@@ -156,7 +163,7 @@ class WireResult(Model):
     """What call `id` gave; the orchestrator knows the rest of the call."""
 
     id: Name
-    result: Annotated[tuple[ResultPart, ...], Field(max_length=64)]
+    result: Annotated[tuple[ResultPart, ...], Field(max_length=64), FailFast()]
     is_error: bool = False
 
 
@@ -164,24 +171,18 @@ class Moved(Model):
     """A transition that carries nothing of its own."""
 
     type: Literal[
-        "startRun",
         "startGeneration",
-        "callTools",
         "callDelegate",
         "callInteractiveTool",
         "finishToolCall",
         "finishAllToolCalls",
-        "resumeToolCalls",
         "continueToNextStep",
-        "stopRunByDelegate",
-        "stopRunByInteractiveTool",
-        "completeRun",
     ]
 
 
 class Resolved(Model):
     type: Literal["resolveToolResults"] = "resolveToolResults"
-    tool_results: Annotated[tuple[WireResult, ...], Field(max_length=MAX_TOOL_CALLS)]
+    tool_results: Annotated[tuple[WireResult, ...], Field(max_length=MAX_TOOL_CALLS), FailFast()]
     todo_change: TodoChange | None = None
 
 
@@ -196,6 +197,13 @@ class Failed(Model):
     type: Literal["stopRunByError"] = "stopRunByError"
     error: RunError
 
+    @field_validator("error")
+    @classmethod
+    def _is_brief(cls, error: RunError) -> RunError:
+        if len(error.name) > 256 or len(error.message) > MAX_ERROR_CHARACTERS:
+            raise ValueError(f"an error has a name and at most {MAX_ERROR_CHARACTERS} characters")
+        return error
+
 
 class SkillUp(Model):
     type: Literal["skillConnected"] = "skillConnected"
@@ -207,7 +215,9 @@ Report = Annotated[
     Moved | Resolved | CompletionAttempted | Failed | SkillUp,
     Field(discriminator="type"),
 ]
-Reports = Annotated[tuple[Report, ...], Field(min_length=1, max_length=MAX_REPORTS)]
+# Lists that a sandbox fills are given up at their first problem: to find millions of them would take seconds, in which
+# nothing else goes on.
+Reports = Annotated[tuple[Report, ...], Field(min_length=1, max_length=MAX_REPORTS), FailFast()]
 reports: TypeAdapter[tuple[Moved | Resolved | CompletionAttempted | Failed | SkillUp, ...]] = TypeAdapter(Reports)
 
 
@@ -220,12 +230,4 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
     try:
         return adapter.validate_json(body)
     except ValueError as error:
-        raise WireError(f"not a message of this protocol: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    details: Any = getattr(error, "errors", None)
-    if details is None:
-        return str(error)
-    first = details(include_input=False, include_url=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise WireError(f"not a message of this protocol: {first_problem(error)}") from None

@@ -68,11 +68,16 @@ class TodoArgs(Model):
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool: what it tells the model, what it takes, and arguments that show how to call it."""
+    """A tool: what it tells the model, what it takes, and arguments that show how to call it.
+
+    `is_repeatable`: nobody could tell whether it was carried out once or twice. Such a call that was under way when its
+    sandbox was lost is simply carried out again.
+    """
 
     description: str
     args: type[Model]
     example: dict[str, Any]
+    is_repeatable: bool = False
 
 
 BASE_TOOLS: dict[str, ToolSpec] = {
@@ -81,6 +86,7 @@ BASE_TOOLS: dict[str, ToolSpec] = {
         f"returns at most {MAX_TEXT:,} characters and says how to read on.",
         ReadTextFileArgs,
         {"path": "notes/plan.md", "from": 0, "to": 200},
+        is_repeatable=True,
     ),
     "writeTextFile": ToolSpec(
         f"Write a text file of the workspace, at most {MAX_WRITE:,} characters. "
@@ -93,6 +99,7 @@ BASE_TOOLS: dict[str, ToolSpec] = {
         f"at most {MAX_ENTRIES:,}.",
         ListDirectoryArgs,
         {"path": "notes"},
+        is_repeatable=True,
     ),
     "exec": ToolSpec(
         "Run a program in the sandbox and return its exit code and output. There is no shell: for pipes, globs or "
@@ -109,21 +116,26 @@ BASE_TOOLS: dict[str, ToolSpec] = {
         f"open ones. Every todo gets an id. At most {MAX_TODOS:,} todos.",
         TodoArgs,
         {"newTodos": ["Read the report", "Write the summary"], "completedTodos": [0]},
+        is_repeatable=True,
     ),
-    "clearTodo": ToolSpec("Drop all todos, open and done. Ids start at 0 again.", NoArgs, {}),
+    "clearTodo": ToolSpec("Drop all todos, open and done. Ids start at 0 again.", NoArgs, {}, is_repeatable=True),
     ATTEMPT_COMPLETION: ToolSpec(
         "Say that the task is done. If todos are open they are listed and the work goes on; "
         "otherwise you are asked for your final answer.",
         NoArgs,
         {},
+        is_repeatable=True,
     ),
     "healthCheck": ToolSpec(
         "See whether the sandbox is well: runtime version, uptime, memory, and whether the workspace can be written.",
         NoArgs,
         {},
+        is_repeatable=True,
     ),
 }
 """All base tools by name, in the order they are offered."""
+
+REPEATABLE_TOOLS = frozenset(name for name, tool in BASE_TOOLS.items() if tool.is_repeatable)
 
 
 def base_tool_definitions(pick: Collection[str] = (), omit: Collection[str] = ()) -> tuple[ToolDefinition, ...]:

@@ -24,7 +24,8 @@ class Mark:
     """What a Run's commands carry in their environment. `next_call` gives each of them its own."""
 
     def __init__(self) -> None:
-        self.value = f"{secrets.token_hex(8)}."
+        # What it was itself started with comes first: whoever looks for the runner's processes finds its commands too.
+        self.value = f"{os.environ.get(VARIABLE, '')}{secrets.token_hex(8)}."
         self._numbers = itertools.count(1)
 
     def next_call(self) -> str:
