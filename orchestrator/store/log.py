@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from expert_runner.contract.events import RunEvent, RuntimeEvent, history_event
+from expert_runner.contract.model import first_problem
 from orchestrator.errors import StoreError
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -29,17 +30,23 @@ class EventLog:
         try:
             self._prev = _repair(path)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._file).st_size
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from error
         self._is_dirty = False
+        self._is_torn = False
+        self._lost: str | None = None
 
     def append(self, event: RunEvent | RuntimeEvent) -> bytes:
         """Write `event` as the next line; after this it survives the death of any process. Returns the line, without
         its end.
 
         Raises:
-            StoreError: the line could not be written whole; the log can still be opened again.
+            StoreError: the line could not be written whole; nothing of it is left, or the log takes no further line
+                until it is opened again.
         """
+        if self._is_torn:
+            raise StoreError(f"cannot write {self._path}: it ends in half a line")
         body = event.encode()
         line = b'{"prev":"' + self._prev.encode() + b'",' + body[1:]
         data = line + b"\n"
@@ -48,8 +55,10 @@ class EventLog:
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
         if written != len(data):
+            self._cut_off()
             raise StoreError(f"cannot write {self._path}: only {written} of {len(data)} bytes fit")
         self._prev = hashlib.sha256(line).hexdigest()
+        self._size += written
         self._is_dirty = True
         return line
 
@@ -59,16 +68,27 @@ class EventLog:
         Raises:
             StoreError: the disk reports an error; what it holds is unknown.
         """
+        if self._lost is not None:
+            raise StoreError(self._lost)
         if not self._is_dirty:
             return
         self._is_dirty = False
         try:
             await asyncio.to_thread(os.fdatasync, self._file)
         except OSError as error:
-            raise StoreError(f"cannot sync {self._path}: {error.strerror}") from error
+            # Not asked again: some kernels forget what they could not write, and would say that all is well.
+            self._lost = f"cannot sync {self._path}: {error.strerror}"
+            raise StoreError(self._lost) from error
 
     def close(self) -> None:
         os.close(self._file)
+
+    def _cut_off(self) -> None:
+        """Remove half a line: what came after it, once there is room again, would be on that line too."""
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            self._is_torn = True
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -88,8 +108,8 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_events(path: Path) -> Iterator[RunEvent | RuntimeEvent]:
-    """The events of a log, in order.
+def read_records(path: Path) -> Iterator[tuple[bytes, RunEvent | RuntimeEvent]]:
+    """The lines of a log with the events they are, in order.
 
     Raises:
         StoreError: a line is not an event, or does not follow the one before it.
@@ -99,11 +119,11 @@ def read_events(path: Path) -> Iterator[RunEvent | RuntimeEvent]:
         try:
             event = history_event.validate_json(line)
         except ValueError as error:
-            raise StoreError(f"{path}:{number}: not an event: {error}") from error
+            raise StoreError(f"{path}:{number}: not an event: {first_problem(error)}") from error
         if event.prev != prev:
             raise StoreError(f"{path}:{number}: does not follow the line before it; the log was altered")
         prev = hashlib.sha256(line).hexdigest()
-        yield event
+        yield line, event
 
 
 def _repair(path: Path) -> str:
