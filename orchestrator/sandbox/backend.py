@@ -13,13 +13,16 @@ from orchestrator.sandbox.policy import SandboxPolicy
 
 
 class ExitCause(StrEnum):
-    """Why a sandbox ended: a closed list, read from the backend before anything is removed."""
+    """Why a sandbox ended: a closed list, read from the backend before anything is removed. `silent` is not the
+    backend's to tell: the runner gave no sign of life, so its sandbox was given up.
+    """
 
     EXITED = "exited"
     OUT_OF_MEMORY = "outOfMemory"
     KILLED = "killed"
     STOPPED = "stopped"
     GONE = "gone"
+    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,20 @@ class SandboxBackend(Protocol):
 
         Raises:
             SandboxError: the engine does not answer, the image is missing, the workspace cannot be mounted or written.
+        """
+        ...
+
+    async def remove_earlier(self, since_ms: int) -> None:
+        """Remove what earlier orchestrators of the same Job left: sandboxes, also frozen ones, and networks.
+
+        For a Job that is continued, after `open` and before the first `start`: no tool of an earlier life goes on in
+        the workspace once this returns. The caller holds the Job's lease, so whoever started these things is gone.
+
+        Args:
+            since_ms: when the Job began, in Unix milliseconds: nothing of it in the workspace is older.
+
+        Raises:
+            SandboxError: something of it could not be removed, or still runs.
         """
         ...
 

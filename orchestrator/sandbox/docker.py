@@ -19,8 +19,6 @@ from orchestrator.errors import SandboxError
 from orchestrator.sandbox.backend import Exit, ExitCause, Sandbox, SandboxOwner, SandboxSpec, Transport
 from orchestrator.sandbox.docker_config import (
     BUS_PATH,
-    LABEL_JOB,
-    LABEL_OWNER,
     WORKSPACE_PATH,
     JobSettings,
     container_name,
@@ -31,8 +29,15 @@ from orchestrator.sandbox.docker_containers import Containers
 from orchestrator.sandbox.docker_engine import Engine, EngineAwayError, EngineRefusedError
 from orchestrator.sandbox.docker_exit import read_exit
 from orchestrator.sandbox.docker_facts import check_image, read_facts
-from orchestrator.sandbox.docker_network import JobNetwork, choose_scheme, create_network, tcp_transport
+from orchestrator.sandbox.docker_network import (
+    JobNetwork,
+    choose_scheme,
+    create_network,
+    remove_networks,
+    tcp_transport,
+)
 from orchestrator.sandbox.docker_watch import DeathWatch, EventStream
+from orchestrator.sandbox.labels import LABEL_JOB, LABEL_LEASE, LABEL_OWNER
 from orchestrator.sandbox.process_identity import process_identity
 from orchestrator.sandbox.set_id_bits import strip_set_id_bits
 from orchestrator.sandbox.workspace import masks, prepare_workspace, sandbox_user
@@ -57,6 +62,7 @@ class DockerBackend:
     Args:
         job_id: becomes a label.
         workspace: the folder all sandboxes of the Job share; made if it is missing.
+        lease: the token of the Job's lease, which the caller holds: all that carries it is this Job's.
         history: where Jobs are recorded; masked where it lies inside the workspace.
         hidden: files that hold keys; masked where they lie inside the workspace.
         image: the runner's image, which has to be there: nothing is pulled.
@@ -75,6 +81,7 @@ class DockerBackend:
         job_id: str,
         workspace: Path,
         *,
+        lease: str,
         history: Path,
         hidden: Sequence[Path],
         image: str,
@@ -85,16 +92,16 @@ class DockerBackend:
         self._hidden = tuple(hidden)
         self._image = image
         self._job_id = job_id
-        self._labels = {LABEL_JOB: job_id, LABEL_OWNER: process_identity()}
+        self._labels = {LABEL_JOB: job_id, LABEL_OWNER: process_identity(), LABEL_LEASE: lease}
         self._mount = WorkspaceMount(runtime_folder.resolve() / "workspace")
         self._engine = Engine()
-        self._containers = Containers(self._engine, self._labels)
+        self._containers = Containers(self._engine, lease)
         self._settings: JobSettings | None = None
         self._network: JobNetwork | None = None
         self._watch: DeathWatch | None = None
         self._lives: dict[str, _Life] = {}
         self._starting: set[asyncio.Task[str]] = set()
-        self._opened_ns = time.time_ns()
+        self._since_ns = time.time_ns()
 
     async def open(self) -> Transport:
         """Check workspace, engine and image, and make the workspace's mount and, for tcp, the Job's network.
@@ -128,6 +135,13 @@ class DockerBackend:
         self._watch = DeathWatch(self._events, datetime.fromisoformat(info["SystemTime"]).timestamp())
         self._watch.start()
         return transport
+
+    async def remove_earlier(self, since_ms: int) -> None:
+        """As `SandboxBackend.remove_earlier`. The mount of an earlier orchestrator is in its own runtime folder."""
+        self._since_ns = min(self._since_ns, since_ms * 1_000_000)
+        await self._containers.remove_all()
+        own = self._network.id if self._network else None
+        await remove_networks(self._engine, self._containers.filters, but=own)
 
     @property
     def owner(self) -> SandboxOwner:
@@ -184,7 +198,7 @@ class DockerBackend:
         await engine.drain()
         left: list[str] = []
         if engine.is_connected:
-            for step in (self._containers.remove_all, self._remove_network):
+            for step in (self._containers.remove_all, self._remove_networks):
                 try:
                     await step()
                 except SandboxError as error:
@@ -270,21 +284,11 @@ class DockerBackend:
             return ended
         return Exit(ended.cause, ended.exit_code, ended.evidence, await self._containers.log_tail(container))
 
-    async def _remove_network(self) -> None:
-        """Found by label: a network whose making was cancelled has no id here."""
-        api = self._engine.api
-        found: list[dict[str, Any]] = await self._engine.run(
-            "list the Job's networks", lambda: api.networks(filters=self._containers.filters)
-        )
-        for entry in found:
-            try:
-                await self._engine.run("remove the Job's network", api.remove_network, entry["Id"])
-            except EngineRefusedError as error:
-                if not error.is_not_found:
-                    raise
+    async def _remove_networks(self) -> None:
+        await remove_networks(self._engine, self._containers.filters)
 
     def _strip_set_id_bits(self) -> None:
-        result = strip_set_id_bits(self._workspace, self._opened_ns, skip=(self._history.resolve(),))
+        result = strip_set_id_bits(self._workspace, self._since_ns, skip=(self._history.resolve(),))
         if result.changed:
             logger.warning(
                 "Took set-user-ID bits from %d files that Experts left in %s", result.changed, self._workspace

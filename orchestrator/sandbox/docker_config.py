@@ -10,16 +10,12 @@ from typing import Any
 
 from orchestrator.sandbox.backend import SandboxSpec
 from orchestrator.sandbox.docker_facts import EngineFacts
+from orchestrator.sandbox.labels import LABEL_EXPERT, LABEL_RUN
 from orchestrator.sandbox.workspace import Masks, SandboxUser
 
 WORKSPACE_PATH = "/workspace"
 BUS_PATH = "/perstack/bus"
 TMP_PATH = "/tmp"  # noqa: S108 - inside the sandbox
-
-LABEL_JOB = "perstack.job"
-LABEL_RUN = "perstack.run"
-LABEL_EXPERT = "perstack.expert"
-LABEL_OWNER = "perstack.owner"
 
 _NO_NETWORK = "none"
 _FROZEN_EMPTY = "ro,nosuid,nodev,noexec,size=4k,mode=0000"
@@ -69,6 +65,8 @@ def create_body(spec: SandboxSpec, settings: JobSettings, masks: Masks) -> dict[
         "AttachStdout": False,
         "AttachStderr": False,
         "Healthcheck": {"Test": ["NONE"]},
+        # Nothing in a sandbox is asked to end: an engine that is restarted would wait 10 s for it in vain.
+        "StopSignal": "SIGKILL",
         "HostConfig": _host_config(spec, settings, masks),
     }
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import SandboxError
 from orchestrator.sandbox.docker_engine import Engine, EngineRefusedError
 from orchestrator.sandbox.docker_exit import LOG_BYTES
+from orchestrator.sandbox.labels import LABEL_LEASE
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +16,14 @@ _REMOVAL_SECONDS = 30
 
 
 class Containers:
-    """The containers of one Job: those that carry `labels`.
+    """The containers of one Job: those that carry its lease's token.
 
     Every call may raise EngineAwayError; EngineRefusedError where the engine refused and nothing else is said.
     """
 
-    def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
+    def __init__(self, engine: Engine, lease: str) -> None:
         self._engine = engine
-        self.filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        self.filters = {"label": [f"{LABEL_LEASE}={lease}"]}
 
     def create_and_start(self, body: dict[str, Any], name: str, other_name: str) -> str:
         """In the pool: both calls in one go, so that no other work comes between them. Gives the container's id.
@@ -102,7 +102,7 @@ class Containers:
             await self._await_removal(container)
 
     async def remove_all(self) -> None:
-        """All that carry the labels, whether or not anybody was ever told of them."""
+        """All of them, also those that nobody was ever told of, and those of an earlier orchestrator of the Job."""
         found: list[dict[str, Any]] = await self._engine.run(
             "list the Job's sandboxes", lambda: self._engine.api.containers(all=True, filters=self.filters)
         )

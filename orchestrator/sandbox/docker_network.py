@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, SandboxError
 from orchestrator.sandbox.backend import Transport
-from orchestrator.sandbox.docker_engine import Engine
+from orchestrator.sandbox.docker_engine import Engine, EngineRefusedError
 
 TRANSPORT_VARIABLE = "PERSTACK_BUS"
 HOST_VARIABLE = "PERSTACK_BUS_HOST"
@@ -64,6 +64,31 @@ async def create_network(engine: Engine, short_job: str, labels: Mapping[str, st
         return JobNetwork(created["Id"], ranges[0].get("Gateway", ""))
 
     return await engine.run("make a network for the Job", create)
+
+
+async def remove_networks(engine: Engine, filters: Mapping[str, Any], *, but: str | None = None) -> None:
+    """Remove the networks that the filters find, also those that nobody was ever told of, except the one with id `but`.
+
+    Raises:
+        SandboxError: the engine refused: something is still attached.
+    """
+    found: list[dict[str, Any]] = await engine.run("list networks", lambda: engine.api.networks(filters=filters))
+    for entry in found:
+        if entry["Id"] != but:
+            await remove_network(engine, entry["Id"])
+
+
+async def remove_network(engine: Engine, network: str) -> None:
+    """Remove the network with this id. One that is gone is not an error.
+
+    Raises:
+        SandboxError: as `remove_networks`.
+    """
+    try:
+        await engine.run("remove a network", engine.api.remove_network, network)
+    except EngineRefusedError as error:
+        if not error.is_not_found:
+            raise
 
 
 async def tcp_transport(network: JobNetwork) -> Transport:

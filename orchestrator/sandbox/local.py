@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -11,21 +12,31 @@ from expert_runner.skills.base.process_tree import VARIABLE, kill_tree
 from orchestrator.bus import IDENTITY_NAME
 from orchestrator.errors import SandboxError
 from orchestrator.sandbox.backend import Exit, ExitCause, Sandbox, SandboxOwner, SandboxSpec, Transport
+from orchestrator.sandbox.labels import Marks
+from orchestrator.sandbox.local_processes import MODULE, arguments, end_run, find_runs, run_mark
+from orchestrator.sandbox.process_identity import process_identity
 
 LOG_TAIL = 8 * 1024
 
 
 class LocalBackend:
-    """Runs without any sandbox: they can read and write what this user can, and reach the network."""
+    """Runs without any sandbox: they can read and write what this user can, and reach the network.
+
+    Args:
+        workspace: the folder all Runs of the Job share; made if it is missing.
+        lease: the token of the Job's lease, which the caller holds: all that carries it is this Job's.
+    """
 
     name = "local"
     bus_path: str | None = None
     isolates = False
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, *, lease: str) -> None:
         self._workspace = workspace.absolute()
+        self._lease = lease
         self.workspace_path = str(self._workspace)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._marks: dict[str, str] = {}
         self._tails: dict[str, asyncio.Task[bytes]] = {}
 
     @property
@@ -41,13 +52,22 @@ class LocalBackend:
             raise SandboxError(f"the workspace {self._workspace} is not writable")
         return Transport("ipc")
 
+    async def remove_earlier(self, since_ms: int) -> None:
+        """As `SandboxBackend.remove_earlier`. Not found is what lost its runner and dropped its environment."""
+        for run in await asyncio.to_thread(find_runs):
+            if run.marks.lease == self._lease:
+                await asyncio.to_thread(end_run, run.marks)
+
     async def start(self, spec: SandboxSpec) -> Sandbox:
         packages = Path(__file__).parents[2]
+        marks = Marks(process_identity(), self._lease, spec.job_id, spec.run_id)
+        # A Run that lost its sandbox goes on in another while the first is being removed.
+        mark = f"{run_mark(marks)}{secrets.token_hex(4)}."
         env = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(packages),
-            VARIABLE: spec.run_id,
+            VARIABLE: mark,
             IDENTITY_VARIABLE: str(spec.bus_folder / IDENTITY_NAME),
             **spec.env,
         }
@@ -57,7 +77,8 @@ class LocalBackend:
                 "-P",
                 "-s",
                 "-m",
-                "expert_runner",
+                MODULE,
+                *arguments(marks),
                 cwd=self._workspace,
                 env=env,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -69,6 +90,7 @@ class LocalBackend:
             raise SandboxError(f"cannot start {sys.executable}: {error.strerror}") from error
         sandbox = Sandbox(str(process.pid), spec)
         self._processes[sandbox.id] = process
+        self._marks[sandbox.id] = mark
         self._tails[sandbox.id] = asyncio.create_task(_tail(process))
         return sandbox
 
@@ -88,7 +110,7 @@ class LocalBackend:
             return
         # Commands run in sessions of their own, below the runner. One that left its parent before this moment is not
         # found: there is no sandbox here to hold it.
-        kill_tree(sandbox.spec.run_id, process.pid)
+        kill_tree(self._marks.pop(sandbox.id), process.pid)
         await process.wait()
         tail = self._tails.pop(sandbox.id)
         tail.cancel()

@@ -37,6 +37,7 @@ class Lab:
     image: str
     engine: docker.DockerClient
     job_id: str = field(default_factory=lambda: uuid4().hex)
+    lease: str = field(default_factory=lambda: uuid4().hex)
     backends: list[DockerBackend] = field(default_factory=list)
 
     @property
@@ -58,6 +59,7 @@ class Lab:
         backend = DockerBackend(
             self.job_id,
             workspace or self.workspace,
+            lease=self.lease,
             history=history or self.folder / "history",
             hidden=hidden,
             image=image or self.image,

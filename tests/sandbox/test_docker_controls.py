@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.sandbox.policy import MIB, SandboxPolicy
+from orchestrator.sandbox.process_identity import process_identity
 from tests.sandbox.docker_lab import FOREVER, Lab
 
 pytestmark = pytest.mark.docker
@@ -104,7 +105,7 @@ async def test_inspect_shows_every_control(lab: Lab) -> None:
     assert mounts == {"/workspace": (True, "rprivate"), "/perstack/bus": (False, "rprivate")}
 
 
-async def test_labels_tell_job_run_expert_and_owner(lab: Lab) -> None:
+async def test_labels_tell_job_run_expert_owner_and_lease(lab: Lab) -> None:
     backend = await lab.opened()
     spec = lab.spec()
     sandbox = await backend.start(spec)
@@ -112,7 +113,8 @@ async def test_labels_tell_job_run_expert_and_owner(lab: Lab) -> None:
     assert container.labels["perstack.job"] == lab.job_id
     assert container.labels["perstack.run"] == spec.run_id
     assert container.labels["perstack.expert"] == "@test/expert"
-    assert container.labels["perstack.owner"].count(":") == 3
+    assert container.labels["perstack.owner"] == process_identity()
+    assert container.labels["perstack.lease"] == lab.lease
     assert container.name == f"perstack-{lab.job_id[:12]}-{spec.run_id[:12]}"
 
 

@@ -1,6 +1,5 @@
 """Values rendered and read without an engine: variants that the engine at hand is not."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from orchestrator.sandbox.docker_config import JobSettings, container_name, crea
 from orchestrator.sandbox.docker_exit import read_exit
 from orchestrator.sandbox.docker_facts import EngineFacts
 from orchestrator.sandbox.policy import SandboxPolicy
-from orchestrator.sandbox.process_identity import process_identity
 from orchestrator.sandbox.workspace import Masks, SandboxUser, sandbox_user
 
 ENGINE = EngineFacts(rootless=False, remaps_users=False, shares_kernel=True, cpus=2, cgroup_v1=False)
@@ -84,9 +82,3 @@ def test_causes(state: dict[str, Any], event: bool, stopping: bool, cause: ExitC
 
 def test_what_runs_has_not_ended() -> None:
     assert read_exit({"Running": True}, False, stopping=False) is None
-
-
-def test_the_identity_of_a_process_stays_and_names_it() -> None:
-    boot, namespace, pid, started = process_identity().split(":")
-    assert process_identity() == f"{boot}:{namespace}:{pid}:{started}"
-    assert int(pid) == os.getpid()
