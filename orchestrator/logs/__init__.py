@@ -1,0 +1,1 @@
+"""What `perstack log` shows: summaries, events and conversations of Jobs, read from their history."""
