@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,18 +20,32 @@ ReasoningBudget = Effort | int
 Runtime = Literal["docker", "local"]
 
 
-class RunInput(Model):
-    """What the coordinator is asked."""
+class InteractiveAnswer(Model):
+    """The user's answer to an interactive tool. `tool_call_id` says to which call; None: to the one that waits."""
 
-    text: str = Field(min_length=1)
+    text: str
+    tool_call_id: str | None = None
+
+
+class RunInput(Model):
+    """What the coordinator is asked or told: a query, or the answer it waits for."""
+
+    text: str | None = Field(default=None, min_length=1)
+    interactive_tool_call_result: InteractiveAnswer | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.text is None) == (self.interactive_tool_call_result is None):
+            raise ValueError("give either text or interactiveToolCallResult")
+        return self
 
 
 class RunSetting(Model):
     """A Job, as :func:`orchestrator.run` takes it. In JSON and in mappings the names are camelCase.
 
     Attributes:
-        expert_key: the coordinator; one of `experts`.
-        input: the query.
+        expert_key: the coordinator; one of `experts`. None, where a Job is continued: the Job's.
+        input: the query; where a Job is continued, a further one, or the answer it waits for, or None.
         experts: all Experts by key.
         provider_config: the model's provider; its key comes from `environment`, never from here.
         model: the provider's name of the model; None: the provider's default.
@@ -42,15 +56,18 @@ class RunSetting(Model):
         runtime: where Runs live.
         workspace: the folder they share; made if it does not exist.
         storage: the folder of the history; None: `$PERSTACK_STORAGE_PATH`, else `./perstack`.
-        job_id: None: a new one.
+        job_id: of a new Job; None: any.
+        continue_latest: go on with the Job that was begun or continued last.
+        continue_job: go on with the Job with this id.
+        resume_from: with `continue_job`: go on from this checkpoint of its coordinator's, as a branch.
         environment: where provider keys are looked up; None: this process's environment.
         env: variables for commands in the sandboxes.
         secret_files: files with keys; they are masked in sandboxes whose workspace holds them.
         image: the image of Docker sandboxes; None: the one of this version.
     """
 
-    expert_key: str
-    input: RunInput
+    expert_key: str | None = None
+    input: RunInput | None = None
     experts: dict[str, Expert]
     provider_config: ProviderConfig = ProviderConfig()
     model: str | None = None
@@ -62,6 +79,9 @@ class RunSetting(Model):
     workspace: Path = Path(DEFAULT_WORKSPACE)
     storage: Path | None = None
     job_id: str | None = None
+    continue_latest: bool = False
+    continue_job: str | None = None
+    resume_from: str | None = None
     environment: dict[str, str] | None = Field(default=None, repr=False)
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     secret_files: tuple[Path, ...] = ()
@@ -78,6 +98,23 @@ class RunSetting(Model):
             }
             return {**data, "experts": experts}
         return data
+
+    @model_validator(mode="after")
+    def _says_which_job(self) -> Self:
+        if self.continue_latest and self.continue_job is not None:
+            raise ValueError("--continue and --continue-job say different things: give one of them")
+        if self.resume_from is not None and self.continue_job is None:
+            raise ValueError("--resume-from needs --continue-job: which Job's checkpoint is it?")
+        if self.continues and self.job_id is not None:
+            raise ValueError("--job-id is for a new Job: leave it out, or give the id with --continue-job")
+        if not self.continues and (self.expert_key is None or self.input is None or self.input.text is None):
+            raise ValueError("a new Job needs an Expert and a query")
+        return self
+
+    @property
+    def continues(self) -> bool:
+        """Whether an earlier Job goes on."""
+        return self.continue_latest or self.continue_job is not None
 
     @property
     def provider_environment(self) -> Mapping[str, str]:
@@ -102,28 +139,27 @@ def as_setting(setting: "RunSetting | Mapping[str, Any]") -> RunSetting:
         raise ConfigError(f"the setting is not valid: {problems}") from None
 
 
-def coordinator_of(setting: RunSetting) -> Expert:
-    """The Expert that begins, with all that it may delegate to known to exist and to be supported.
+def check_experts(experts: Mapping[str, Expert], key: str) -> None:
+    """See that the coordinator `key`, and all that it may delegate to, are known and supported.
 
     Raises:
         ConfigError: an Expert is unknown.
         UnsupportedError: an Expert that may run declares a skill this version does not have.
     """
     reachable: dict[str, Expert] = {}
-    waiting: list[tuple[str, str | None]] = [(setting.expert_key, None)]
+    waiting: list[tuple[str, str | None]] = [(key, None)]
     while waiting:
-        key, caller = waiting.pop()
-        if key in reachable:
+        wanted, caller = waiting.pop()
+        if wanted in reachable:
             continue
-        expert = setting.experts.get(key)
+        expert = experts.get(wanted)
         if expert is None:
-            known = ", ".join(sorted(setting.experts)) or "none"
+            known = ", ".join(sorted(experts)) or "none"
             of = f", a delegate of {caller}," if caller else ""
-            raise ConfigError(f"there is no Expert {key!r}{of} among those declared: {known}")
-        reachable[key] = expert
-        waiting += [(delegate, key) for delegate in expert.delegates]
+            raise ConfigError(f"there is no Expert {wanted!r}{of} among those declared: {known}")
+        reachable[wanted] = expert
+        waiting += [(delegate, wanted) for delegate in expert.delegates]
     _check_skills(reachable.values())
-    return reachable[setting.expert_key]
 
 
 def _check_skills(experts: Iterable[Expert]) -> None:
