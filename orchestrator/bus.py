@@ -55,6 +55,12 @@ FRAMES_PER_S = 2_000
 
 BURST = 4_000
 
+BYTES_PER_S = 32 * 1024 * 1024
+"""Bytes a runner may send a second, averaged over :data:`BURST_BYTES`. A real one sends what its tools
+said, and that again while it is not acknowledged."""
+
+BURST_BYTES = 4 * MAX_QUEUED_BYTES
+
 FRAMES_A_TURN = 64
 """Frames received before other tasks get their turn."""
 
@@ -75,6 +81,7 @@ class Peer:
         self.public_key = public_key
         self.is_parked = False
         """While its sandbox is frozen a runner cannot give signs of life."""
+        self.is_cut = False
         self._bus = bus
         self._channel = Channel()
         self._frames: asyncio.Queue[tuple[list[Any], int]] = asyncio.Queue()
@@ -82,8 +89,9 @@ class Peer:
         self._queued_bytes = 0
         self._route: bytes | None = None
         self._heard_at: float | None = None
-        self._allowance = float(BURST)
-        self._allowance_at = 0.0
+        self._frames_left = float(BURST)
+        self._bytes_left = float(BURST_BYTES)
+        self._spent_at = 0.0
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         """Ends with an exception when this runner cannot be talked to any more."""
@@ -117,22 +125,24 @@ class Peer:
 
     # --- called by the bus
 
-    def receive(self, route: bytes, parts: list[bytes], now: float) -> None:
+    def receive(self, route: bytes, parts: list[zmq.Frame], now: float) -> None:
         if self.failed.done():
             return
         try:
-            self._spend(now)
+            self._spend(sum(len(part) for part in parts), now)
             if len(parts) != 2:
                 raise WireError(f"a frame has two parts, not {len(parts)}")
-            header = decode_header(parts[0])
+            header = decode_header(parts[0].bytes)
             if header.kind is Kind.HELLO and self._route is None:
                 self._route = route
             if route != self._route:
                 return  # The key on another connection than the one it was first used on.
             self._heard_at = now
-            self._take(header, parts[1], now)
+            self._take(header, parts[1].bytes, now)
         except WireError as error:
             self._fail(PeerViolation(str(error)))
+            # Whatever it goes on sending until its sandbox is gone costs nobody anything.
+            self._bus.cut(self)
 
     def keep_up(self, now: float) -> None:
         if self._route is None or self.failed.done():
@@ -184,12 +194,14 @@ class Peer:
             for frame in self._channel.unacknowledged():
                 self._bus.send(self._route, frame)
 
-    def _spend(self, now: float) -> None:
-        self._allowance = min(BURST, self._allowance + (now - self._allowance_at) * FRAMES_PER_S)
-        self._allowance_at = now
-        self._allowance -= 1
-        if self._allowance < 0:
+    def _spend(self, size: int, now: float) -> None:
+        passed, self._spent_at = now - self._spent_at, now
+        self._frames_left = min(BURST, self._frames_left + passed * FRAMES_PER_S) - 1
+        self._bytes_left = min(BURST_BYTES, self._bytes_left + passed * BYTES_PER_S) - size
+        if self._frames_left < 0:
             raise WireError(f"more than {FRAMES_PER_S} frames a second")
+        if self._bytes_left < 0:
+            raise WireError(f"more than {BYTES_PER_S} bytes a second")
 
     def _fail(self, error: Exception) -> None:
         if not self.failed.done():
@@ -281,11 +293,16 @@ class Bus:
         """See :meth:`Peer.close`."""
         if self._peers.pop(peer.public_key, None) is None:
             return
-        if self._transport.scheme == "ipc":
-            self._socket.unbind(f"ipc://{peer.folder / SOCKET_NAME}")
+        self.cut(peer)
         for name in (IDENTITY_NAME, SOCKET_NAME):
             (peer.folder / name).unlink(missing_ok=True)
         peer.folder.rmdir()
+
+    def cut(self, peer: Peer) -> None:
+        """End a runner's connection, where it has an endpoint of its own."""
+        if self._transport.scheme == "ipc" and not peer.is_cut:
+            peer.is_cut = True
+            self._socket.unbind(f"ipc://{peer.folder / SOCKET_NAME}")
 
     def send(self, route: bytes | None, frame: Frame) -> None:
         """Send `frame` if the runner is there. What matters is sent again; the rest is not missed."""
@@ -327,7 +344,7 @@ class Bus:
             return
         peer = self._peers.get(str(frames[1].get("User-Id")))
         if peer is not None:
-            peer.receive(frames[0].bytes, [frame.bytes for frame in frames[1:]], now)
+            peer.receive(frames[0].bytes, frames[1:], now)
 
     async def _keep_up(self) -> None:
         while True:

@@ -11,6 +11,9 @@ from expert_runner.version import RUNTIME_VERSION
 from orchestrator.cli.exit_codes import ExitCode
 
 COMMANDS = {
+    "gc": "orchestrator.cli.gc",
+    "log": "orchestrator.cli.log",
+    "replay": "orchestrator.cli.replay",
     "run": "orchestrator.cli.run",
     "scripted-model": "orchestrator.cli.scripted_model",
 }

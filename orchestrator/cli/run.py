@@ -2,21 +2,21 @@
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from expert_runner.contract.checkpoints import Checkpoint, CheckpointStatus
+from expert_runner.contract.checkpoints import CheckpointStatus
 from orchestrator.api.run import run_emitting
-from orchestrator.api.setting import DEFAULT_WORKSPACE, RunInput, RunSetting
+from orchestrator.api.setting import DEFAULT_WORKSPACE, RunSetting, as_setting
+from orchestrator.cli.cancelling import cancelled_by_signals
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.stdout import EventOutput
 from orchestrator.config.env_files import check_passed_env, read_env
 from orchestrator.config.perstack_toml import find_config, load_config
-from orchestrator.errors import PerstackError
+from orchestrator.errors import ConfigError, PerstackError
 from orchestrator.model.provider import KEY_NAMES, ProviderConfig, ProviderName
 from orchestrator.model.reasoning import parse_budget
 
@@ -37,8 +37,7 @@ def _budget(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 @click.command()
-@click.argument("expert_key", metavar="EXPERT")
-@click.argument("query")
+@click.argument("arguments", nargs=-1, metavar="EXPERT QUERY")
 @click.option("--config", type=click.Path(path_type=Path), help="perstack.toml (default: the nearest one upwards).")
 @click.option(
     "--env-path",
@@ -65,19 +64,36 @@ def _budget(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option(
     "--env", "env_names", multiple=True, metavar="NAME", help="Pass this variable into the sandboxes, repeatable."
 )
-@click.option("--job-id", help="The Job's id (default: a new one).")
+@click.option("--job-id", help="The new Job's id (default: any).")
+@click.option("--continue", "continue_latest", is_flag=True, help="Go on with the Job that was run last.")
+@click.option("--continue-job", metavar="ID", help="Go on with this Job.")
+@click.option(
+    "--resume-from",
+    metavar="CHECKPOINT",
+    help="With --continue-job: go on from this checkpoint of the coordinator's, as a branch.",
+)
+@click.option(
+    "-i",
+    "--interactive-tool-call-result",
+    "is_answer",
+    is_flag=True,
+    help="QUERY is the answer that the Job waits for.",
+)
 @click.option("--verbose", is_flag=True, help="Show the traceback of an unexpected error.")
-def run(expert_key: str, query: str, *, verbose: bool, **options: Any) -> None:
+def run(arguments: tuple[str, ...], *, verbose: bool, **options: Any) -> None:
     """Run EXPERT on QUERY and print the events, one JSON object a line.
+
+    With --continue or --continue-job an earlier Job goes on from wherever it was stopped or killed. EXPERT may then be
+    left out, and QUERY too, unless the Job is completed or waits for an answer.
 
     Exit codes: 0 completed, 1 error, 2 usage, 3 waiting for an interactive answer, 4 step limit, 130 cancelled.
     """
     with EventOutput() as output:
         try:
-            setting = make_setting(expert_key, query, options)
+            setting = make_setting(arguments, options)
             if setting.runtime == "local":
                 click.echo("perstack: --runtime local: NO ISOLATION. Experts can do whatever you can.", err=True)
-            end = asyncio.run(_run(setting, output))
+            end = asyncio.run(cancelled_by_signals(run_emitting(setting, output.write)))
         except PerstackError as error:
             click.echo(f"perstack: {error}", err=True)
             code = error.exit_code
@@ -98,12 +114,19 @@ def run(expert_key: str, query: str, *, verbose: bool, **options: Any) -> None:
     os._exit(code)
 
 
-def make_setting(expert_key: str, query: str, options: dict[str, Any]) -> RunSetting:
+def make_setting(arguments: tuple[str, ...], options: dict[str, Any]) -> RunSetting:
     """The setting that the configuration and the options (which win) give.
 
     Raises:
         ConfigError: one of them is wrong.
     """
+    continues = options["continue_latest"] or options["continue_job"] is not None
+    expert_key, query = _expert_and_query(arguments, continues=continues)
+    if options["is_answer"] and (query is None or not continues):
+        raise ConfigError(
+            "-i (--interactive-tool-call-result) answers what a Job waits for: give the answer as QUERY, and the Job "
+            "with --continue or --continue-job"
+        )
     path = options["config"] or find_config(Path.cwd())
     config = load_config(path)
     env_paths = options["env_path"] or tuple(path.parent / name for name in config.env_path or ())
@@ -122,38 +145,44 @@ def make_setting(expert_key: str, query: str, options: dict[str, Any]) -> RunSet
         "timeout": _first(options["timeout"], config.timeout),
         "runtime": _first(options["runtime"], config.runtime),
     }
-    return RunSetting(
-        expert_key=expert_key,
-        input=RunInput(text=query),
-        experts=config.experts,
-        provider_config=provider,
-        model=model,
-        workspace=options["workspace"],
-        job_id=options["job_id"],
-        environment=environment,
-        env={name: environment[name] for name in options["env_names"]},
-        # Headers may authenticate: a configuration that has some is as secret as an env file.
-        secret_files=(*env_files, path.resolve()) if provider.setting.headers else env_files,
-        **{name: value for name, value in given.items() if value is not None},
+    return as_setting(
+        {
+            "expert_key": expert_key,
+            "input": _input(query, is_answer=options["is_answer"]),
+            "experts": config.experts,
+            "provider_config": provider,
+            "model": model,
+            "environment": environment,
+            "env": {name: environment[name] for name in options["env_names"]},
+            # Headers may authenticate: a configuration that has some is as secret as an env file.
+            "secret_files": (*env_files, path.resolve()) if provider.setting.headers else env_files,
+            **{name: options[name] for name in ("workspace", "job_id", *CONTINUING)},
+            **{name: value for name, value in given.items() if value is not None},
+        }
     )
+
+
+CONTINUING = ("continue_latest", "continue_job", "resume_from")
+
+
+def _expert_and_query(arguments: tuple[str, ...], *, continues: bool) -> tuple[str | None, str | None]:
+    """What was named: both for a new Job; where one goes on also the query alone, or nothing."""
+    match arguments:
+        case (expert_key, query):
+            return expert_key, query
+        case (query,) if continues:
+            return None, query
+        case () if continues:
+            return None, None
+        case _:
+            raise ConfigError("give EXPERT and QUERY (quote a query of several words): see perstack run --help")
+
+
+def _input(query: str | None, *, is_answer: bool) -> dict[str, Any] | None:
+    if query is None:
+        return None
+    return {"interactive_tool_call_result": {"text": query}} if is_answer else {"text": query}
 
 
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-async def _run(setting: RunSetting, output: EventOutput) -> Checkpoint:
-    job = asyncio.ensure_future(run_emitting(setting, output.write))
-    cancelling = False
-
-    def cancel() -> None:
-        # Once only: a second signal must not interrupt the removal of the sandboxes.
-        nonlocal cancelling
-        if not cancelling:
-            cancelling = True
-            click.echo("perstack: cancelling", err=True)
-            job.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, cancel)
-    return await job

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from expert_runner.contract.messages import ThinkingPart
@@ -88,9 +88,11 @@ class Assembly:
     def calls(self) -> tuple[RawCall, ...]:
         return tuple(RawCall(call.id, call.name or "unnamed", "".join(call.pieces)) for call in self._calls)
 
-    def finish(self) -> None:
-        """No more chunks: give every call an id of its own."""
-        seen: set[str] = set()
+    def finish(self, taken: Collection[str] = ()) -> None:
+        """No more chunks: give every call an id of its own, which is not among those `taken` by earlier answers: some
+        providers begin to count again in each.
+        """
+        seen = set(taken)
         for call in self._calls:
             call.id, _, in_id = call.id.partition(_SIGNATURE_IN_ID)
             call.signature = call.signature or in_id

@@ -47,6 +47,8 @@ class Conversation:
     """The messages of one Run, each converted once, when it is added."""
 
     def __init__(self) -> None:
+        self.call_ids: set[str] = set()
+        """Of all calls in the messages."""
         self._messages: list[Chat] = []
         self._encoded = bytearray()
         self._encoded_count = 0
@@ -56,6 +58,8 @@ class Conversation:
         """Add `messages`, in order."""
         for message in messages:
             self._messages += _convert(message)
+            if isinstance(message, ExpertMessage):
+                self.call_ids |= {part.tool_call_id for part in message.contents if isinstance(part, ToolCallPart)}
 
     def messages(self, extras: Collection[Extra]) -> list[Chat]:
         """All messages with those `extras`, as copies: litellm changes what it is given."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.errors import PerstackError
 from orchestrator.model.assembly import AnswerTooLargeError, Assembly
@@ -14,7 +14,30 @@ from orchestrator.model.loader import loaded, start_loading
 from orchestrator.model.provider import Target
 from orchestrator.model.reasoning import parse_budget
 
-__all__ = ["Delta", "Gateway", "Generation", "ModelError", "RawCall"]
+__all__ = ["ChatModel", "Delta", "Gateway", "Generation", "ModelError", "ModelSource", "RawCall"]
+
+
+class ChatModel(Protocol):
+    """Who answers a Run. :class:`Gateway` asks a provider; a replay answers from the record."""
+
+    @property
+    def context_window(self) -> int | None: ...
+
+    async def ready(self) -> None: ...
+
+    async def generate(
+        self, conversation: Conversation, tools: Sequence[dict[str, Any]], on_delta: Callable[[Delta], None]
+    ) -> Generation: ...
+
+
+class ModelSource(Protocol):
+    """Who answers the Runs of a Job."""
+
+    def of_run(self, lineage: tuple[str, ...]) -> ChatModel:
+        """The model of the Run that these delegating calls led to, from the coordinator (which has none) down."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Gateway:
@@ -42,6 +65,10 @@ class Gateway:
     def context_window(self) -> int | None:
         """The tokens that the model's input can hold; None if nobody knows, or before :meth:`ready`."""
         return self._backend.context_window if self._backend else None
+
+    def of_run(self, lineage: tuple[str, ...]) -> "Gateway":
+        """Itself: every Run's model is the same. See :class:`ModelSource`."""
+        return self
 
     async def ready(self) -> None:
         """Wait until litellm is loaded. :meth:`generate` does so by itself, outside its timeout."""
@@ -81,7 +108,7 @@ class Gateway:
             raise model_error(error, self._target) from None
         if report.finish_reason is None:
             raise broken_off(self._target)
-        assembly.finish()
+        assembly.finish(conversation.call_ids)
         if report.finish_reason == "content_filter" and not assembly.calls:
             raise ModelError(f"{who} refused to answer: its content filter stopped it")
         return Generation(

@@ -104,7 +104,7 @@ _DEFAULT_BASE_URLS = {
     ProviderName.OLLAMA: "http://127.0.0.1:11434",
     ProviderName.DEEPSEEK: "https://api.deepseek.com",
 }
-_PREFIXES = {
+LITELLM_PREFIXES = {
     ProviderName.ANTHROPIC: "anthropic",
     ProviderName.GOOGLE: "gemini",
     ProviderName.OPENAI: "openai",
@@ -233,7 +233,7 @@ def resolve(provider: ProviderConfig, model: str, env: Mapping[str, str]) -> Tar
     return Target(
         provider=name,
         model=model,
-        litellm_model=f"{_PREFIXES[name]}/{model}",
+        litellm_model=f"{LITELLM_PREFIXES[name]}/{model}",
         base_url=base_url,
         key_name=key_name,
         options=options,

@@ -1,103 +1,46 @@
-"""The life of one Run: its sandbox, its runner's reports, its generations and its delegates, to its end."""
+"""The life of one Run: its sandboxes, its runner's reports, its generations and its delegates, to its end.
+
+Nothing here remembers where the Run stands but its record. Each turn looks at that and does what comes next, so that a
+Run goes on from any point of its record: in the next sandbox when one is lost, in the next process when one is killed.
+"""
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from expert_runner.concurrency import race
 from expert_runner.contract import events as e
 from expert_runner.contract import wire
-from expert_runner.contract.checkpoints import (
-    Checkpoint,
-    CheckpointStatus,
-    DelegatedBy,
-    DelegationTarget,
-    ExpertRef,
-    RunError,
-    State,
-)
+from expert_runner.contract.checkpoints import Checkpoint, CheckpointStatus, ExpertRef, RunError, State
 from expert_runner.contract.errors import ContractError
-from expert_runner.contract.experts import Expert
-from expert_runner.contract.messages import TextPart, UserMessage
-from expert_runner.contract.tools import BASE_SKILL, SkillType, ToolCall, ToolResult
+from expert_runner.contract.machine import CONTINUABLE, INTERRUPTED
+from expert_runner.contract.messages import InstructionMessage, TextPart, UserMessage
+from expert_runner.contract.standing import Standing
+from expert_runner.contract.tools import SkillType, ToolResult
 from expert_runner.version import RUNTIME_VERSION
-from orchestrator.bus import Bus, Peer
-from orchestrator.errors import PerstackError, SandboxError
-from orchestrator.model.gateway import Gateway, ModelError
+from orchestrator.errors import SandboxError
+from orchestrator.model.gateway import ModelError
+from orchestrator.runs import outside
+from orchestrator.runs.delegations import Delegations
 from orchestrator.runs.generation import Generator
 from orchestrator.runs.instruction import instruction_message
 from orchestrator.runs.ledger import Ledger, new_id, now_ms
-from orchestrator.runs.tools import ToolBox, delegate_query
-from orchestrator.runs.witness import Expected, Witness
-from orchestrator.sandbox.backend import Exit, Sandbox, SandboxBackend, SandboxSpec
-from orchestrator.sandbox.policy import SandboxPolicy
-from orchestrator.store.layout import RunRecord, Store
+from orchestrator.runs.session import ENGINE_PATIENCE_S, SandboxLost, Session
+from orchestrator.runs.surroundings import FurtherInput, RunOrder, Surroundings
+from orchestrator.runs.tools import ToolBox
+from orchestrator.sandbox.backend import Exit, ExitCause
 from orchestrator.store.log import EventLog
-
-START_DEADLINE_S = 60.0
-"""Seconds from a sandbox's start to its runner's hello."""
 
 SYNC_DELAY_S = 0.05
 """Seconds of steps that are brought to the disk together. A power cut may take the last of them, a kill cannot."""
 
+MAX_LOSSES = 3
+"""Sandboxes that a Run may lose without finishing a step in between; the next loss ends it."""
 
-class SandboxLost(SandboxError):
-    """A Run's sandbox ended before the Run did."""
+RESTART_DELAY_S = 1.0
+"""Seconds before a Run asks again for a sandbox when the backend does not answer."""
 
-
-@dataclass(frozen=True, slots=True)
-class RunOrder:
-    """A Run to be made. `depth` is 0 for the coordinator."""
-
-    run_id: str
-    expert: Expert
-    query: str
-    depth: int = 0
-    delegated_by: DelegatedBy | None = None
-
-
-class Surroundings(Protocol):
-    """What a Run needs of its Job."""
-
-    job_id: str
-    experts: dict[str, Expert]
-    model: str
-    max_steps: int | None
-    max_retries: int
-    timeout_ms: int
-    env: dict[str, str]
-    policy: SandboxPolicy
-    store: Store
-    backend: SandboxBackend
-    bus: Bus
-    gateway: Gateway
-
-    def emit(self, event: Any, line: bytes, /) -> None:
-        """Tell whoever listens of an event."""
-        ...
-
-    def reserve_step(self) -> bool:
-        """Whether the Job's limit allows one more step; if so, it is counted."""
-        ...
-
-    def start_delegate(self, order: RunOrder) -> "asyncio.Task[Checkpoint]":
-        """Begin a delegate's Run.
-
-        Raises:
-            DelegationRefused: the Job allows no such delegation.
-        """
-        ...
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let `work` go on after the Run; the Job's end waits for it."""
-        ...
-
-
-class DelegationRefused(PerstackError):
-    """A delegation that the Job does not allow."""
+GENERATING = (State.GENERATING_TOOL_CALL, State.GENERATING_RUN_RESULT)
 
 
 class RunActor:
@@ -106,175 +49,300 @@ class RunActor:
     def __init__(self, job: Surroundings, order: RunOrder) -> None:
         self._job = job
         self._order = order
-        self._tools = ToolBox(order.expert, job.experts, is_coordinator=order.delegated_by is None)
-        self._expected = Expected()
-        self._delegations: dict[str, asyncio.Task[Checkpoint] | ToolResult] = {}
+        self._tools = ToolBox(order.expert, job.experts, is_coordinator=order.is_coordinator)
         self.began = asyncio.Event()
-        """Set once the runner has said hello, or the Run has ended without one."""
-        self._peer: Peer | None = None
-        self._starting: asyncio.Task[Sandbox] | None = None
+        """Set once a runner has said hello, or the Run has ended without one."""
+        self._session: Session | None = None
+        self._sessions = 0
+        self._losses = 0
+        self._away_since: float | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
+        self._returns = False
 
     async def run(self) -> Checkpoint:
-        """Live the Run.
+        """Live the Run, from where its record stands.
 
         Raises:
             StoreError: the history cannot be written; the Job cannot go on.
         """
+        standing = self._order.standing
+        if standing is not None and self._is_final(standing.checkpoint):
+            self.began.set()
+            return standing.checkpoint
         self._open()
         try:
+            self._say_where()
             await self._live()
         except asyncio.CancelledError:
-            _undo_cancellation()
+            undo_cancellation()
             self._end(e.StopRunByCancellation)
         except (SandboxError, ModelError, ContractError) as error:
             self._end(e.StopRunByError, error=_run_error(error))
         except Exception as error:
             # The Job cannot go on: its history cannot be written, or a listener failed. The record says why if it can.
+            # A delegate has not failed by that: it goes on when the Job does.
             with suppress(Exception):
-                self._end(e.StopRunByError, error=_run_error(error))
+                if self._order.is_coordinator:
+                    self._end(e.StopRunByError, error=_run_error(error))
+                else:
+                    self._end(e.StopRunByCancellation)
             raise
         finally:
             self.began.set()
-            await self._end_delegations()
+            await self._stop_asking()
+            await self._delegations.cancel()
             self._job.in_background(self._clean_up())
+        return self._ledger.checkpoint
+
+    def _is_final(self, checkpoint: Checkpoint) -> bool:
+        """Whether a Run of an earlier process has nothing left to do. A delegate that was only cancelled goes on."""
+        if self._order.is_coordinator:
+            return checkpoint.state is State.COMPLETED and self._order.further.query is None
+        return checkpoint.state in CONTINUABLE and checkpoint.state is not State.STOPPED_BY_CANCELLATION
+
+    @property
+    def _checkpoint(self) -> Checkpoint:
         return self._ledger.checkpoint
 
     # --- beginning
 
     def _open(self) -> None:
         job, order = self._job, self._order
-        record = RunRecord(
-            id=order.run_id,
-            job_id=job.job_id,
-            expert_key=order.expert.key,
-            query=order.query,
-            delegated_by=order.delegated_by,
-            created_at=now_ms(),
-        )
-        expert = ExpertRef(key=order.expert.key, name=order.expert.name, version=order.expert.version)
-        checkpoint = Checkpoint(
-            id=new_id(),
-            job_id=job.job_id,
-            run_id=order.run_id,
-            status=CheckpointStatus.INIT,
-            state=State.INIT,
-            step_number=1,
-            expert=expert,
-            delegated_by=order.delegated_by,
-        )
-        self._ledger = Ledger(checkpoint, EventLog(job.store.create_run(record)), job.emit)
-        self._witness = Witness(self._ledger, self._expected)
-        self._generator = Generator(job.gateway, self._ledger, self._tools, job.max_retries)
-        self._expected.input_messages = (
-            instruction_message(order.expert, f"{order.run_id}.1", job.backend.workspace_path, self._tools.definitions),
-            UserMessage(id=f"{order.run_id}.2", contents=(TextPart(text=order.query),)),
-        )
+        log = EventLog(job.store.open_run(order.record(job.job_id)))
+        self._ledger = Ledger(order.standing or self._not_begun(), log, job.emit)
+        self._generator = Generator(job.model(order.lineage), self._ledger, self._tools, job.max_retries)
+        self._delegations = Delegations(job, order, self._ledger)
+
+    def _say_where(self) -> None:
+        job, order = self._job, self._order
         self._ledger.note(
             e.InitializeRuntime,
             runtime_version=RUNTIME_VERSION,
             runtime=job.backend.name,
             expert_name=order.expert.name,
             experts=tuple(job.experts),
-            model=job.model,
+            model=job.model_name,
             max_steps=job.max_steps,
             max_retries=job.max_retries,
             timeout=job.timeout_ms,
             query=order.query,
+            branched_from=order.branched_from,
         )
 
-    async def _start_sandbox(self, bus_folder: Path) -> Sandbox:
-        job, order = self._job, self._order
-        self._container("starting")
-        spec = SandboxSpec(
-            job_id=job.job_id,
-            run_id=order.run_id,
-            expert_key=order.expert.key,
-            bus_folder=bus_folder,
-            policy=job.policy,
+    def _not_begun(self) -> Standing:
+        expert, now = self._order.expert, now_ms()
+        checkpoint = Checkpoint(
+            id=new_id(),
+            job_id=self._job.job_id,
+            run_id=self._order.run_id,
+            status=CheckpointStatus.INIT,
+            state=State.INIT,
+            step_number=1,
+            expert=ExpertRef(key=expert.key, name=expert.name, version=expert.version),
+            delegated_by=self._order.delegated_by,
         )
-        sandbox = await job.backend.start(spec)
-        self._container("running", container_id=sandbox.id)
-        return sandbox
+        return Standing.at(checkpoint, now)
 
-    def _container(self, status: str, **facts: Any) -> None:
-        if self._job.backend.isolates:
-            self._ledger.note(e.DockerContainerStatus, status=status, service=self._order.expert.key, **facts)
+    def _first_messages(self) -> tuple[InstructionMessage, UserMessage]:
+        order = self._order
+        workspace = self._job.backend.workspace_path
+        return (
+            instruction_message(order.expert, f"{order.run_id}.1", workspace, self._tools.definitions),
+            UserMessage(id=f"{order.run_id}.2", contents=(TextPart(text=order.query),)),
+        )
+
+    async def _start(self, *messages: InstructionMessage | UserMessage) -> None:
+        """Begin the Run's first step, or its next one after a stop, within the Job's limit."""
+        model = self._job.model(self._order.lineage)
+        await model.ready()
+        may_begin = self._job.reserve_step()
+        outside.start(self._ledger, messages, model.context_window)
+        if not may_begin:
+            self._ledger.record(e.StopRunByExceededMaxSteps)
+
+    # --- going on after an earlier process
+
+    async def _go_on(self) -> None:
+        """Bring a Run that was stopped or killed to where a runner can take it over."""
+        state, further = self._checkpoint.state, self._order.further
+        if further.answer is not None:
+            self._take_answer(further.answer)
+        elif further.query is not None:
+            self._leave_off()
+            await self._start(outside.user_message(self._checkpoint, further.query))
+        elif state in INTERRUPTED and self._checkpoint.pending_tool_calls:
+            unknown = outside.unknown_effects(self._checkpoint, "The Run was stopped")
+            self._delegations.begin(only_earlier=True)
+            outside.resumed(self._ledger, (*unknown, *await self._delegations.results()))
+            self._delegations.forget()
+        elif state in CONTINUABLE:
+            await self._start()
+        elif state is State.PREPARING_FOR_STEP and not self._ledger.standing.is_asked:
+            if not self._job.reserve_step():
+                self._ledger.record(e.StopRunByExceededMaxSteps)
+        else:
+            outside.interrupted(self._ledger, "The orchestrator ended")
+
+    def _take_answer(self, text: str) -> None:
+        """The user's answer to the interactive call that was asked: the first that waits."""
+        pending = self._checkpoint.pending_tool_calls or ()
+        asked = next(call for call in pending if call.skill_type is SkillType.INTERACTIVE)
+        outside.resumed(self._ledger, (ToolResult.of(asked, text),))
+
+    def _leave_off(self) -> None:
+        """Make room for a further query: whatever was under way is recorded as cancelled, every call as answered."""
+        if self._checkpoint.state is not State.FINISHING_STEP:
+            self._end(e.StopRunByCancellation)
+        pending = self._checkpoint.pending_tool_calls
+        if pending:
+            self._job.abandon(self._order.run_id, {call.id for call in pending})
+            why = "The user went on with a further query"
+            outside.resumed(self._ledger, outside.left_off(self._checkpoint, why))
+            outside.told_all(self._ledger)
 
     # --- living
 
     async def _live(self) -> None:
-        job, order = self._job, self._order
-        self._peer = peer = job.bus.add(order.run_id)
-        peer.send(
-            wire.Assign(
-                job_id=job.job_id,
-                run_id=order.run_id,
-                expert_key=order.expert.key,
-                base_tools=self._tools.base_tools,
-                workspace=job.backend.workspace_path,
-                env=job.env,
-            )
-        )
-        self._starting = starting = asyncio.create_task(self._start_sandbox(peer.folder))
-        await race(self._watch_sandbox(starting), self._watch_peer(peer), self._follow(peer, starting))
+        if self._order.standing is not None:
+            if self._begins_a_step():
+                # Its sandbox starts beside what it waits for first: the model library.
+                self._session = self._new_session()
+            await self._go_on()
+        while not self._is_over:
+            match self._checkpoint.state:
+                case State.CALLING_DELEGATES | State.STOPPED_BY_DELEGATE:
+                    await self._await_delegates()
+                case State.CALLING_INTERACTIVE_TOOLS:
+                    self._ledger.record(e.StopRunByInteractiveTool)
+                case _:
+                    await self._live_in_sandbox()
 
-    async def _watch_sandbox(self, starting: "asyncio.Task[Sandbox]") -> None:
-        """Raises SandboxLost when the sandbox ends."""
-        how = await self._job.backend.wait(await asyncio.shield(starting))
-        raise SandboxLost(_loss(how))
+    @property
+    def _is_over(self) -> bool:
+        state = self._checkpoint.state
+        return self._returns or (state.is_end and state is not State.STOPPED_BY_DELEGATE)
 
-    async def _watch_peer(self, peer: Peer) -> None:
-        await asyncio.shield(peer.failed)
+    def _begins_a_step(self) -> bool:
+        """Whether a Run that goes on waits for no delegates before it does."""
+        is_given_something = self._order.further != FurtherInput()
+        return is_given_something or (self._checkpoint.state in CONTINUABLE and not self._checkpoint.pending_tool_calls)
 
-    async def _follow(self, peer: Peer, starting: "asyncio.Task[Sandbox]") -> None:
-        """Take the runner's reports until the Run is over."""
-        sandbox = await asyncio.shield(starting)
+    def _new_session(self) -> Session:
+        self._sessions += 1
+        return Session(self._job, self._order, self._ledger, self._sessions)
+
+    async def _live_in_sandbox(self) -> None:
+        """Go on in a sandbox until the Run is over or the sandbox is lost."""
+        self._session = session = self._session or self._new_session()
+        session.assign(self._tools)
         try:
-            async with asyncio.timeout(START_DEADLINE_S):
-                await asyncio.shield(peer.greeted)
-        except TimeoutError:
-            raise SandboxLost(
-                f"the runner said nothing for {START_DEADLINE_S:.0f} s after its sandbox was started"
-            ) from None
+            await race(session.watch(self._greeted), self._follow(session))
+        except SandboxLost as lost:
+            if not self._is_over:
+                await self._replace(session, lost)
+        except SandboxError as error:
+            if not error.is_retryable or self._is_away_too_long():
+                raise
+            await self._replace(session, SandboxLost(Exit(ExitCause.GONE, None, str(error))), is_away=True)
+
+    def _is_away_too_long(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._away_since = self._away_since or now
+        return now - self._away_since > ENGINE_PATIENCE_S
+
+    def _greeted(self) -> None:
+        self._away_since = None
         self.began.set()
-        await self._job.gateway.ready()
-        self._ledger.checkpoint = self._ledger.checkpoint.model_copy(
-            update={"context_window": self._job.gateway.context_window}
+
+    async def _replace(self, session: Session, lost: SandboxLost, *, is_away: bool = False) -> None:
+        """Record why the sandbox was lost, and what that means for the calls in it; then remove what is left of it.
+
+        Raises:
+            SandboxLost: the Run has lost too many.
+        """
+        self._losses += not is_away
+        how = lost.how
+        self._ledger.note(
+            e.SandboxLost,
+            sandbox_id=session.sandbox_id,
+            cause=how.cause,
+            exit_code=how.exit_code,
+            evidence=how.evidence,
+            log=how.log,
+            losses=max(self._losses, 1),
         )
-        while True:
-            report = await peer.next_report()
-            event = self._take(report)
-            peer.dealt_with()
-            if isinstance(event, e.Stop) and not isinstance(event, e.StopRunByDelegate):
-                return
-            await self._react(event, peer, sandbox)
+        outside.interrupted(self._ledger, f"The sandbox was lost ({how.cause})", session.given)
+        # Not in the background: what is left of it must not go on in the workspace beside the next one.
+        await session.close()
+        self._session = None
+        if self._losses > MAX_LOSSES:
+            raise lost
+        if is_away:
+            await asyncio.sleep(RESTART_DELAY_S)
 
-    def _take(self, report: Any) -> Any:
-        if isinstance(report, wire.Moved):
-            if report.type == "startRun":
-                started = self._witness.take(report)
-                return started if self._job.reserve_step() else self._ledger.record(e.StopRunByExceededMaxSteps)
-            ends_step = report.type == "continueToNextStep" and self._ledger.checkpoint.state is State.FINISHING_STEP
+    async def _follow(self, session: Session) -> None:
+        """Do what comes next, and take the runner's reports in between, until the Run is over."""
+        while not self._is_over:
+            match self._checkpoint.state:
+                case State.GENERATING_TOOL_CALL | State.GENERATING_RUN_RESULT:
+                    await self._ask()
+                    if calls := self._checkpoint.pending_tool_calls:
+                        session.answer(calls)
+                case State.CALLING_DELEGATES | State.STOPPED_BY_DELEGATE:
+                    resolved = await session.parked(self._await_delegates())
+                    session.peer.send(wire.Resume(resolved=resolved))
+                case State.CALLING_INTERACTIVE_TOOLS:
+                    self._ledger.record(e.StopRunByInteractiveTool)
+                case _:
+                    await self._take_report(session)
+
+    async def _take_report(self, session: Session) -> None:
+        report = await session.peer.next_report()
+        event = report.type
+        ends_step = event == "continueToNextStep" and self._checkpoint.state is State.FINISHING_STEP
+        if event in ("startGeneration", "stopRunByError") and self._checkpoint.state is State.INIT:
+            await self._start(*self._first_messages())
+        elif ends_step and not self._job.reserve_step():
             # The limit is the Job's, so it is decided here, before the next step begins: it is never overshot.
-            if ends_step and not self._job.reserve_step():
-                return self._ledger.record(e.StopRunByExceededMaxSteps)
-        return self._witness.take(report)
+            self._ledger.record(e.StopRunByExceededMaxSteps)
+        if not self._is_over:
+            told = session.witness.take(report)
+            if isinstance(told, e.ContinueToNextStep):
+                await self._finished_step(told)
+        session.peer.dealt_with()
 
-    async def _react(self, event: Any, peer: Peer, sandbox: Sandbox) -> None:
-        match event:
-            case e.StartGeneration() | e.AttemptCompletion():
-                answer = await self._generator.answer()
-                self._expected.answer = answer
-                peer.send(wire.Answered(tool_calls=answer.calls))
-            case e.CallDelegate():
-                self._delegate()
-            case e.StopRunByDelegate():
-                results = await self._await_delegates(peer, sandbox)
-                self._expected.outside_results = results
-                peer.send(wire.Resume(resolved=tuple(result.id for result in results)))
-            case e.ContinueToNextStep():
-                self._sync_step()
+    async def _finished_step(self, event: e.ContinueToNextStep) -> None:
+        self._losses = 0
+        self._sync_step()
+        checkpoint = event.checkpoint
+        if isinstance(checkpoint, Checkpoint) and not await self._job.may_go_on(checkpoint, event.step):
+            self._ledger.record(e.StopRunByCancellation)
+
+    async def _ask(self) -> None:
+        """The model's answer, recorded. It is asked once, however many sandboxes are lost meanwhile."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._answer())
+        await asyncio.shield(self._asking)
+        self._asking = None
+
+    async def _answer(self) -> None:
+        outside.answered(self._ledger, await self._generator.answer())
+
+    async def _await_delegates(self) -> tuple[str, ...]:
+        """Record that the Run waits for its delegates, wait, and record their results; returns the calls' ids."""
+        targets = self._delegations.begin()
+        if self._checkpoint.state is State.CALLING_DELEGATES:
+            outside.stopped_by_delegate(self._ledger, targets)
+        results = await self._delegations.results()
+        if self._order.is_coordinator and self._job.returns_on_delegation:
+            self._returns = True
+        else:
+            outside.resumed(self._ledger, results)
+            self._delegations.forget()
+        return tuple(result.id for result in results)
+
+    # --- bringing steps to the disk
 
     def _sync_step(self) -> None:
         """Bring the step to the disk while the next ones go on.
@@ -292,140 +360,41 @@ class RunActor:
         await asyncio.sleep(SYNC_DELAY_S)
         await self._ledger.sync()
 
-    # --- delegates
-
-    def _delegate(self) -> None:
-        """Begin the Runs of all delegates that were called, at once."""
-        checkpoint = self._ledger.checkpoint
-        targets = []
-        for call in checkpoint.pending_tool_calls or ():
-            if call.skill_type is not SkillType.DELEGATE:
-                continue
-            run_id = new_id()
-            try:
-                self._delegations[call.id] = self._job.start_delegate(self._order_for(call, run_id))
-            except DelegationRefused as error:
-                self._delegations[call.id] = _failed(call, str(error))
-                continue
-            targets.append(
-                DelegationTarget(
-                    expert_key=call.skill_name, tool_call_id=call.id, tool_name=call.tool_name, run_id=run_id
-                )
-            )
-        self._expected.delegates = tuple(targets)
-
-    def _order_for(self, call: ToolCall, run_id: str) -> RunOrder:
-        query = delegate_query(call)
-        if query is None:
-            raise DelegationRefused("the call has no `query`: a text with everything the Expert needs to know")
-        checkpoint = self._ledger.checkpoint
-        return RunOrder(
-            run_id=run_id,
-            expert=self._job.experts[call.skill_name],
-            query=query,
-            depth=self._order.depth + 1,
-            delegated_by=DelegatedBy(
-                expert=checkpoint.expert,
-                run_id=checkpoint.run_id,
-                checkpoint_id=checkpoint.id,
-                tool_call_id=call.id,
-                tool_name=call.tool_name,
-            ),
-        )
-
-    async def _await_delegates(self, peer: Peer, sandbox: Sandbox) -> tuple[ToolResult, ...]:
-        """The results of all delegates, in call order. Meanwhile this Run's sandbox is parked."""
-        running = [task for task in self._delegations.values() if isinstance(task, asyncio.Task)]
-        if running:
-            await self._parked(peer, sandbox, asyncio.wait(running))
-        results = []
-        for call in self._ledger.checkpoint.pending_tool_calls or ():
-            delegation = self._delegations.get(call.id)
-            if isinstance(delegation, asyncio.Task):
-                results.append(_delegate_result(call, delegation.result()))
-            elif delegation is not None:
-                results.append(delegation)
-        self._delegations.clear()
-        return tuple(results)
-
-    async def _parked(self, peer: Peer, sandbox: Sandbox, until: Coroutine[Any, Any, Any]) -> None:
-        peer.is_parked = True
-        parking = asyncio.create_task(self._job.backend.park(sandbox))
-        try:
-            await until
-        finally:
-            await parking
-            await self._job.backend.unpark(sandbox)
-            peer.is_parked = False
-
-    async def _end_delegations(self) -> None:
-        running = [task for task in self._delegations.values() if isinstance(task, asyncio.Task)]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
     # --- end
 
     def _end(self, kind: type[e.Stop], **payload: Any) -> None:
-        state = self._ledger.checkpoint.state
+        state = self._checkpoint.state
         if state.is_end and not state.is_waiting:
             return
         if state is State.INIT:
             # A history begins with what was asked, also where the sandbox never came to ask for it.
-            self._witness.take(wire.Moved(type="startRun"))
+            outside.start(self._ledger, self._first_messages(), None)
         self._ledger.record(kind, **payload)
+
+    async def _stop_asking(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _clean_up(self) -> None:
         """Remove the sandbox and all that was its own, then close the record."""
         try:
-            if self._starting is not None:
-                await self._remove_sandbox(self._starting)
+            if self._session is not None:
+                await self._session.close()
         finally:
-            if self._peer is not None:
-                self._peer.close()
-            if self._syncing is not None:
-                await self._syncing
-            await self._ledger.sync()
-            self._ledger.close()
-
-    async def _remove_sandbox(self, starting: "asyncio.Task[Sandbox]") -> None:
-        try:
-            sandbox = await starting
-        except SandboxError:
-            return
-        if self._witness.skill_is_up:
-            self._ledger.note(e.SkillDisconnected, skill_name=BASE_SKILL)
-        await self._job.backend.stop(sandbox)
-        self._container("removed", container_id=sandbox.id)
+            try:
+                if self._syncing is not None:
+                    await self._syncing
+                await self._ledger.sync()
+            finally:
+                self._ledger.close()
 
 
-def _undo_cancellation() -> None:
+def undo_cancellation() -> None:
     """Being cancelled is dealt with by ending the Run as cancelled; what follows runs as usual."""
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-
-
-def _failed(call: ToolCall, why: str) -> ToolResult:
-    return ToolResult.of(call, f"Delegation failed: {why}", is_error=True)
-
-
-def _delegate_result(call: ToolCall, end: Checkpoint) -> ToolResult:
-    match end.status:
-        case CheckpointStatus.COMPLETED:
-            return ToolResult.of(call, end.text or "")
-        case CheckpointStatus.STOPPED_BY_EXCEEDED_MAX_STEPS:
-            return _failed(call, "the Job reached its limit of steps")
-        case CheckpointStatus.STOPPED_BY_ERROR if end.error is not None:
-            return _failed(call, f"{end.error.name}: {end.error.message}")
-        case status:
-            return _failed(call, f"the Expert ended as {status}")
-
-
-def _loss(how: Exit) -> str:
-    text = f"the sandbox ended before its Run: {how.cause} ({how.evidence})"
-    log = how.log.strip()
-    return f"{text}; its log ends: {log[-1000:]}" if log else text
 
 
 def _run_error(error: Exception) -> RunError:

@@ -2,18 +2,19 @@
 
 import asyncio
 import random
+from dataclasses import dataclass
 
 from expert_runner.contract import events as e
 from expert_runner.contract.checkpoints import State
 from expert_runner.contract.fold import next_message_id
-from expert_runner.contract.messages import TextPart, UserMessage
+from expert_runner.contract.messages import TextPart, ThinkingPart, UserMessage
+from expert_runner.contract.tools import ToolCall
 from expert_runner.contract.usage import Usage
 from orchestrator.model.conversation import Conversation, tool_schemas
-from orchestrator.model.gateway import Delta, Gateway, Generation, ModelError
+from orchestrator.model.gateway import ChatModel, Delta, Generation, ModelError
 from orchestrator.model.retry import backoff_s
 from orchestrator.runs.ledger import Ledger
 from orchestrator.runs.tools import ToolBox
-from orchestrator.runs.witness import ModelAnswer
 
 CUT_OFF = (
     "Your last answer was cut off because it reached the length limit, so none of it was used and none of its tool "
@@ -22,18 +23,29 @@ CUT_OFF = (
 EMPTY = "Your last answer was empty. Call a tool, or write your answer."
 
 
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """A model's answer that can be used. `cost` is in US dollars, None where the price is not known."""
+
+    text: str
+    thinking: tuple[ThinkingPart, ...]
+    calls: tuple[ToolCall, ...]
+    usage: Usage
+    cost: float | None = None
+
+
 class Generator:
     """Asks the model on behalf of one Run.
 
     Args:
-        gateway: who calls the provider.
+        model: who is asked.
         ledger: the Run's record; retries are recorded, deltas handed on.
         tools: the Run's tools.
         max_retries: attempts after the first, for each generation.
     """
 
-    def __init__(self, gateway: Gateway, ledger: Ledger, tools: ToolBox, max_retries: int) -> None:
-        self._gateway = gateway
+    def __init__(self, model: ChatModel, ledger: Ledger, tools: ToolBox, max_retries: int) -> None:
+        self._model = model
         self._ledger = ledger
         self._tools = tools
         self._schemas = tool_schemas(tools.definitions)
@@ -48,7 +60,7 @@ class Generator:
             ModelError: it cannot be had: refused, or out of retries.
         """
         is_result = self._ledger.checkpoint.state is State.GENERATING_RUN_RESULT
-        attempt = 0
+        attempt = self._ledger.checkpoint.retry_count  # of a process that was killed meanwhile
         while True:
             attempt += 1
             try:
@@ -83,9 +95,7 @@ class Generator:
         self._told = len(messages)
         stream = _Stream(self._ledger, streams_text=is_result)
         try:
-            generation = await self._gateway.generate(
-                self._conversation, [] if is_result else self._schemas, stream.take
-            )
+            generation = await self._model.generate(self._conversation, [] if is_result else self._schemas, stream.take)
         finally:
             stream.close()
         if not is_result and generation.text and not generation.calls and not generation.cut_off:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from expert_runner.contract import events as e
-from expert_runner.contract.checkpoints import Checkpoint, Step
-from expert_runner.contract.fold import apply
-from expert_runner.contract.tools import ToolCallRef, ToolResultRef
-from expert_runner.contract.usage import Usage
+from expert_runner.contract.checkpoints import Checkpoint
+from expert_runner.contract.fold import step_of
+from expert_runner.contract.standing import Standing
 from orchestrator.store.log import EventLog
 
 Emit = Callable[[Any, bytes], None]
@@ -34,16 +33,19 @@ class Ledger:
     checkpoint.
 
     Args:
-        checkpoint: what the Run begins with.
+        standing: where the Run stands when the record goes on.
         log: where the history goes.
         emit: told of every event after it was stored.
     """
 
-    def __init__(self, checkpoint: Checkpoint, log: EventLog, emit: Emit) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, standing: Standing, log: EventLog, emit: Emit) -> None:
+        self.standing = standing
         self._log = log
         self._emit = emit
-        self._begin_step()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.standing.checkpoint
 
     def record(self, kind: type[Any], **payload: Any) -> Any:
         """A transition: make it, apply it, store it, hand it on.
@@ -52,26 +54,25 @@ class Ledger:
             ForbiddenTransition: it cannot happen here; nothing was stored.
             StoreError: it could not be stored.
         """
-        before = self.checkpoint
+        before, identity = self.checkpoint, self._identity()
+        now: int = identity["timestamp"]
         is_stop = issubclass(kind, e.Stop)
         is_turn = kind is e.ContinueToNextStep
         if is_stop:
-            payload = {"checkpoint": before, "step": self._step(before)} | payload
+            payload = {"checkpoint": self._stopped(), "step": self.standing.step(now)} | payload
         elif is_turn:
             following = before.model_copy(update={"id": new_id(), "step_number": before.step_number + 1})
-            payload |= {"checkpoint": before, "step": self._step(before), "next_checkpoint": following}
-        event = kind(**self._identity(), step_number=before.step_number, expert_key=before.expert.key, **payload)
-        after = apply(before, event)
-        self._account(event)
+            payload |= {"checkpoint": before, "step": self.standing.step(now), "next_checkpoint": following}
+        step_number = step_of(before, kind.model_fields["type"].default)
+        event = kind(**identity, step_number=step_number, expert_key=before.expert.key, **payload)
+        after = self.standing.after(event)
         # What an event says of the checkpoint is how it is after the event, which only applying it tells.
         if is_stop:
-            event = event.model_copy(update={"checkpoint": after, "step": self._step(after)})
+            event = event.model_copy(update={"checkpoint": after.checkpoint, "step": after.step(now)})
         elif is_turn:
-            event = event.model_copy(update={"next_checkpoint": after})
+            event = event.model_copy(update={"next_checkpoint": after.checkpoint})
         line = self._log.append(event)
-        self.checkpoint = after
-        if is_turn:
-            self._begin_step()
+        self.standing = after
         self._emit(event, line)
         return event
 
@@ -102,33 +103,7 @@ class Ledger:
             "run_id": self.checkpoint.run_id,
         }
 
-    def _begin_step(self) -> None:
-        self._started_at = now_ms()
-        self._messages_before = self.checkpoint.message_count
-        self._usage_before = self.checkpoint.usage
-        self._calls: tuple[ToolCallRef, ...] = ()
-        self._results: list[ToolResultRef] = []
-
-    def _account(self, event: Any) -> None:
-        match event:
-            case e.Answer() if event.new_message is not None:
-                self._calls = event.tool_calls
-            case e.ResolveToolResults():
-                self._results += event.tool_results
-            case e.ResumeToolCalls():
-                self._results += event.partial_tool_results
-            case e.AttemptCompletion():
-                self._results.append(event.tool_result)
-
-    def _step(self, checkpoint: Checkpoint) -> Step:
-        now, before = checkpoint.usage, self._usage_before
-        spent = {name: getattr(now, name) - getattr(before, name) for name in Usage.model_fields}
-        return Step(
-            step_number=checkpoint.step_number,
-            new_messages=checkpoint.messages[self._messages_before :],
-            tool_calls=self._calls,
-            tool_results=tuple(self._results),
-            usage=Usage(**spent),
-            started_at=self._started_at,
-            finished_at=now_ms(),
-        )
+    def _stopped(self) -> Checkpoint:
+        """The checkpoint that a stop tells of. The one of a Run that waits was told when it began to."""
+        before = self.checkpoint
+        return before.model_copy(update={"id": new_id()}) if before.state.is_waiting else before

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from expert_runner.contract.tools import EFFECTS_UNKNOWN
+
 _EXPERT_KEY = re.compile(r'^Your Expert key is "(.+)"\.$', re.MULTILINE)
 """The line of the system message that says which Expert asks."""
 
@@ -17,7 +19,9 @@ class RequestRefusedError(Exception):
 class Prompt:
     """A request that an OpenAI-compatible provider would accept.
 
-    `answers` holds the positions of the assistant messages in `messages`; `size` is the size of the body in bytes.
+    `answers` holds the positions of the assistant messages in `messages`, without those of turns that have to be given
+    again: the effects of a call of theirs are unknown, and a careful model looks and repeats it. `size` is the size of
+    the body in bytes.
     """
 
     model: str
@@ -66,7 +70,8 @@ def read_prompt(body: bytes) -> Prompt:
         raise RequestRefusedError("'messages' is missing or empty")
     options = request.get("stream_options")
     expert_key = query = None
-    answers = []
+    answers: list[int] = []
+    uncertain: set[int] = set()
     for at, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role == "assistant":
@@ -78,13 +83,15 @@ def read_prompt(body: bytes) -> Prompt:
             expert_key = found[1] if found else expert_key
         elif role != "tool":
             raise RequestRefusedError(f"messages[{at}] has no known 'role'")
+        elif answers and EFFECTS_UNKNOWN in _text(message.get("content")):
+            uncertain.add(answers[-1])
     _check_results(messages)
     return Prompt(
         model=model,
         messages=messages,
         expert_key=expert_key,
         query=query or "",
-        answers=answers,
+        answers=[at for at in answers if at not in uncertain],
         size=len(body),
         stream=request.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,

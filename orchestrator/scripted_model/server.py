@@ -102,6 +102,9 @@ class ScriptedModel:
         self._log.keep_body(record, body)
         try:
             return await self._answer(request, record, body)
+        except ConnectionResetError:
+            # The client is gone; nobody is left to be told.
+            return web.Response(status=499)
         except RequestRefusedError as refused:
             return await self._send(request, record, 400, _JSON, [encoding.error(400, str(refused))])
 
