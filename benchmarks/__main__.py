@@ -9,14 +9,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks import delegates, history, runner, sandbox, start, step
+from benchmarks import cancel, delegates, going_on, history, runner, sandbox, start, step, store
 from benchmarks.figures import HEADER, BenchmarkError, Figure
 from orchestrator.errors import PerstackError
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
     "start": ("from perstack run to the first request", start.measure),
     "step": ("one step, one tool call, in Docker (floor: the model gateway alone, in one process)", step.measure),
+    "store": ("event → on disk and acknowledged (floor: the same bytes, written and synced alone)", store.measure),
     "history": ("what a Job leaves on disk", history.measure),
+    "going-on": (f"a Job of {going_on.EVENTS:,} events goes on", going_on.measure),
+    "cancel": (
+        f"SIGINT with {cancel.DELEGATES} delegates in a tool → no process, no container (floor: docker rm -f of all)",
+        cancel.measure,
+    ),
     "delegates": ("coordinator's answer → its next request (floor: starting the sandboxes alone)", delegates.measure),
     "runner": ("memory of a runner", runner.measure),
     "sandbox": ("the life of one sandbox", sandbox.measure),

@@ -13,7 +13,7 @@ from benchmarks.figures import BenchmarkError, Figure
 from benchmarks.sandboxes import IMAGE
 from benchmarks.scripted import ModelProcess
 from benchmarks.stage import COORDINATOR, Stage, temporary_folder
-from orchestrator.sandbox.docker_config import LABEL_JOB
+from orchestrator.sandbox.labels import LABEL_JOB
 
 LIMIT_MB = 45.0
 SETTLE_S = 3.0

@@ -67,6 +67,7 @@ async def opened(folder: Path) -> AsyncIterator[Sandboxes]:
     backend = DockerBackend(
         job_id,
         folder / "workspace",
+        lease=job_id,
         history=folder / "history",
         hidden=(),
         image=IMAGE,

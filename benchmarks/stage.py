@@ -61,6 +61,7 @@ class StartedJob:
     """A Job under way. `started_at` is of `time.monotonic()`, `started_ms` Unix milliseconds: when it was executed."""
 
     process: subprocess.Popen[bytes]
+    workspace: Path
     history: Path
     errors: Path
     started_at: float
@@ -116,31 +117,39 @@ class Stage:
         ]
         (folder / "perstack.toml").write_text("\n".join([_CONFIG.format(model=MODEL, url=url), *tables]))
 
-    def start(self, options: Sequence[str] = ()) -> StartedJob:
-        """Execute `perstack run`. Its events go nowhere: nobody that reads them disturbs it."""
+    def start(self, options: Sequence[str] = (), *, history: Path | None = None) -> StartedJob:
+        """Execute `perstack run`. Its events go nowhere: nobody that reads them disturbs it.
+
+        Args:
+            options: its further options.
+            history: what it finds as its history, which stays as it is; None: it finds none.
+        """
         self._jobs += 1
         folder = self._folder / str(self._jobs)
         folder.mkdir()
+        if history is not None:
+            shutil.copytree(history, folder / "history")
         environment = {
             **os.environ,
             "OPENAI_API_KEY": "the-scripted-model-needs-none",
             "PERSTACK_STORAGE_PATH": str(folder / "history"),
             "TMPDIR": str(self._folder / "tmp"),
         }
-        paths = ("--config", str(self._folder / "perstack.toml"), "--workspace", str(folder / "workspace"))
+        workspace = folder / "workspace"
+        paths = ("--config", str(self._folder / "perstack.toml"), "--workspace", str(workspace))
         command = [perstack_command(), "run", *paths, *options, COORDINATOR, QUERY]
         errors = folder / "errors.txt"
         with errors.open("wb") as stderr:
             started_at, started_ms = time.monotonic(), time.time() * 1000
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
-        return StartedJob(process, folder / "history", errors, started_at, started_ms)
+        return StartedJob(process, workspace, folder / "history", errors, started_at, started_ms)
 
-    def run(self) -> StartedJob:
-        """A whole Job; returns when it has ended.
+    def run(self, options: Sequence[str] = (), *, history: Path | None = None) -> StartedJob:
+        """A whole Job, as :meth:`start` begins it; returns when it has ended.
 
         Raises:
             BenchmarkError: it did not complete.
         """
-        job = self.start()
+        job = self.start(options, history=history)
         job.finish()
         return job
