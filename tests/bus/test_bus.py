@@ -84,7 +84,7 @@ def hello(version: str = RUNTIME_VERSION, protocol: int = wire.PROTOCOL_VERSION)
     return [encode_header(Header(Kind.HELLO, 0, 0)), body]
 
 
-def data(seq: int, body: bytes = b'[{"type":"startRun"}]', ack: int = 0) -> list[bytes]:
+def data(seq: int, body: bytes = b'[{"type":"startGeneration"}]', ack: int = 0) -> list[bytes]:
     return [encode_header(Header(Kind.DATA, seq, ack)), body]
 
 
@@ -222,10 +222,11 @@ async def test_nothing_is_readable_on_the_way(short_path: Path) -> None:
         ([encode_header(Header(Kind.DATA, 1, 0)), b"{}", b"more"], "two parts"),
         (data(1, b"not json"), "not a message"),
         (data(1, b'[{"type":"launchMissiles"}]'), "not a message"),
-        (data(1, b'[{"type":"startRun","extra":1}]'), "not a message"),
-        (data(1, b'{"type":"startRun"}'), "not a message"),
+        (data(1, b'[{"type":"startGeneration","extra":1}]'), "not a message"),
+        (data(1, b'{"type":"startGeneration"}'), "not a message"),
+        (data(1, b'[{"type":"startRun"}]'), "not a message"),
         (data(1, b"[]"), "not a message"),
-        (data(1, b"[" + b",".join([b'{"type":"startRun"}'] * 100) + b"]"), "not a message"),
+        (data(1, b"[" + b",".join([b'{"type":"startGeneration"}'] * 100) + b"]"), "not a message"),
         (data(0), "window"),
         (data(100_000), "window"),
         (data(1, ack=7), "acknowledged"),
@@ -257,11 +258,18 @@ async def test_a_flood_of_frames_fails_its_own_peer_alone(bus: Bus) -> None:
     bad, good = bus.add("r1"), bus.add("r2")
     async with raw(identity_of(bad)) as socket, linked(identity_of(good)) as link:
         beat = [encode_header(Header(Kind.BEAT, 0, 0)), b""]
-        async with asyncio.timeout(30):
-            while not bad.failed.done():
+
+        async def flood() -> None:
+            # Its connection is cut in the end: then nobody takes what it sends.
+            while True:
                 await socket.send_multipart(beat)
+
+        async with asyncio.timeout(30):
+            flooding = asyncio.create_task(flood())
             with pytest.raises(PeerViolation, match="frames a second"):
                 await bad.failed
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
             await link.report(wire.SkillUp(skill_name="still here", total_duration_ms=0))
             assert (await good.next_report()).skill_name == "still here"
 
@@ -269,7 +277,8 @@ async def test_a_flood_of_frames_fails_its_own_peer_alone(bus: Bus) -> None:
 async def test_reports_that_nobody_takes_are_bounded(bus: Bus) -> None:
     peer = bus.add("r1")
     async with raw(identity_of(peer)) as socket:
-        big = b'[{"type":"stopRunByError","error":{"name":"x","message":"' + b"y" * 4_000_000 + b'"}}]'
+        text = b'{"type":"textPart","text":"' + b"y" * 4_000_000 + b'"}'
+        big = b'[{"type":"resolveToolResults","toolResults":[{"id":"c","result":[' + text + b"]}]}]"
         async with asyncio.timeout(60):
             for seq in range(1, 20):
                 await socket.send_multipart(data(seq, big))
@@ -390,8 +399,8 @@ async def test_reports_of_one_frame_are_acknowledged_together(bus: Bus) -> None:
     peer = bus.add("r1")
     async with raw(identity_of(peer)) as socket, asyncio.timeout(10):
         await socket.recv_multipart()
-        await socket.send_multipart(data(1, b'[{"type":"startRun"},{"type":"startGeneration"}]'))
-        for expected, ack in (("startRun", 0), ("startGeneration", 1)):
+        await socket.send_multipart(data(1, b'[{"type":"finishToolCall"},{"type":"continueToNextStep"}]'))
+        for expected, ack in (("finishToolCall", 0), ("continueToNextStep", 1)):
             assert (await peer.next_report()).type == expected
             peer.dealt_with()
             peer.send(wire.End())

@@ -14,7 +14,7 @@ from expert_runner.contract.checkpoints import (
     State,
     Step,
 )
-from expert_runner.contract.fold import apply, begin, next_message_id, tool_message
+from expert_runner.contract.fold import apply, begin, next_message_id, step_of, tool_message
 from expert_runner.contract.messages import (
     ExpertMessage,
     InstructionMessage,
@@ -144,7 +144,7 @@ class Story:
             "job_id": checkpoint.job_id,
             "run_id": checkpoint.run_id,
             "expert_key": checkpoint.expert.key,
-            "step_number": checkpoint.step_number,
+            "step_number": step_of(checkpoint, event),
         }
         made: e.RunEvent = EVENTS[event](**fields | self._payload(event, calls, resolved, todo_change) | overrides)
         return made
@@ -183,6 +183,7 @@ class Story:
                 return {"new_messages": (message_of_results,)}
             case "resumeToolCalls":
                 return {
+                    "checkpoint_id": f"c{self._made}",
                     "pending_tool_calls": before.pending_tool_calls or (),
                     "partial_tool_results": self.results(*resolved),
                 }

@@ -10,7 +10,6 @@ from expert_runner.contract.checkpoints import ENDS, CheckpointStatus, State
 from expert_runner.contract.errors import ForbiddenTransition
 from expert_runner.contract.machine import (
     EVENT_TYPES,
-    RESOLVED_BY,
     TRANSITIONS,
     Progress,
     Waiting,
@@ -22,6 +21,8 @@ from expert_runner.contract.tools import ToolCallRef
 from tests.contract.story import ANSWERS, EVENTS, KINDS, Story, reference
 
 STOPS_AT_ANY_TIME = frozenset({"stopRunByError", "stopRunByCancellation"})
+
+GIVE_RESULTS = frozenset({"resolveToolResults", "attemptCompletion", "resumeToolCalls"})
 
 POOL = tuple(
     reference(Story().call(name, kind))
@@ -46,7 +47,7 @@ def moves(progress: Progress) -> Iterator[tuple[str, Progress]]:
     """Every transition that can happen in `progress`."""
     for event in sorted(EVENT_TYPES):
         answers = subsets(POOL) if event in ANSWERS and progress.state is State.GENERATING_TOOL_CALL else [()]
-        results = subsets(progress.pending) if event in RESOLVED_BY else [()]
+        results = subsets(progress.pending) if event in GIVE_RESULTS else [()]
         for calls in answers:
             for resolved in results:
                 try:

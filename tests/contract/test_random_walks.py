@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from expert_runner.contract import events as e
 from expert_runner.contract.checkpoints import CheckpointStatus, State
 from expert_runner.contract.errors import ContractError, ForbiddenTransition
-from expert_runner.contract.fold import apply, fold, progress_of
-from expert_runner.contract.machine import EVENT_TYPES, RESOLVED_BY, Progress, Waiting, advance, allowed
+from expert_runner.contract.fold import apply, progress_of
+from expert_runner.contract.machine import EVENT_TYPES, Progress, Waiting, advance, allowed, resolvable
 from expert_runner.contract.messages import ExpertMessage, InstructionMessage, MessageRef, ToolCallPart, ToolMessage
+from expert_runner.contract.standing import fold
 from expert_runner.contract.todos import TodoChange
 from expert_runner.contract.tools import ToolCallRef, ToolResult
 from expert_runner.contract.usage import Usage
@@ -65,10 +66,7 @@ class AnyRun(RuleBasedStateMachine):
         if progress.state is State.GENERATING_TOOL_CALL:
             kinds = data.draw(some_kinds, label="kinds") or None
         calls = self.story.calls(*kinds) if kinds else ()
-        fitting = {
-            event: [call.id for call in progress.pending if event in RESOLVED_BY and RESOLVED_BY[event](call)]
-            for event in allowed(progress.state)
-        }
+        fitting = {event: [call.id for call in resolvable(progress, event)] for event in allowed(progress.state)}
         next_events = [
             event
             for event in sorted(fitting)
@@ -90,7 +88,7 @@ class AnyRun(RuleBasedStateMachine):
     @rule(field=st.sampled_from(["run_id", "step_number"]), data=st.data())
     def an_event_of_another_run_or_step_is_tried(self, field: str, data: st.DataObject) -> None:
         event = data.draw(st.sampled_from(sorted(EVENT_TYPES)))
-        other: dict[str, Any] = {"run_id": "other", "step_number": self.story.checkpoint.step_number + 1}
+        other: dict[str, Any] = {"run_id": "other", "step_number": self.story.checkpoint.step_number + 2}
         made = self.story.make(event, **{field: other[field]})
         with pytest.raises(ForbiddenTransition):
             apply(self.story.checkpoint, made)
@@ -236,8 +234,8 @@ class AnyRun(RuleBasedStateMachine):
         lines = [event.encode() for event in self.story.history]
         read = [e.history_event.validate_json(line) for line in lines]
         assert [event.encode() for event in read] == lines
-        assert fold(read) == self.story.checkpoint  # type: ignore[arg-type]
-        assert fold(self.story.history) == self.story.checkpoint
+        assert fold(read).checkpoint == self.story.checkpoint
+        assert fold(self.story.history).checkpoint == self.story.checkpoint
         self._every_text_stands_once(b"".join(lines).decode())
 
     def _every_text_stands_once(self, history: str) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 from expert_runner.contract.checkpoints import Checkpoint
 from expert_runner.contract.events import BaseRunEvent, Stop
-from expert_runner.contract.fold import fold
 from orchestrator import run
 from orchestrator.scripted_model import Script, ScriptedModel
+from orchestrator.store.history import JobHistory
 from orchestrator.store.layout import Store
-from orchestrator.store.log import read_events
 
 KEY = "sk-canary-0123456789"
 """The provider key of every test Job: found anywhere but in the orchestrator, it is a leak."""
@@ -65,16 +64,21 @@ class Stage:
         self.storage = folder / "history"
         self.model: ScriptedModel | None = None
         self.played: Played | None = None
+        self._experts: Mapping[str, Any] = {}
+        self._conversations: tuple[dict[str, Any], ...] = ()
 
     @property
     def store(self) -> Store:
         return Store(self.storage)
 
-    def setting(self, model: ScriptedModel, experts: Mapping[str, Any], query: str, **more: Any) -> dict[str, Any]:
-        key = more.pop("expert_key", next(iter(experts)))
+    def setting(
+        self, model: ScriptedModel, experts: Mapping[str, Any], query: str | None, **more: Any
+    ) -> dict[str, Any]:
+        goes_on = more.keys() & {"continueJob", "continueLatest"}
+        key = more.pop("expert_key", None if goes_on else next(iter(experts)))
         return {
             "expertKey": key,
-            "input": {"text": query},
+            "input": {"text": query} if query is not None else None,
             "experts": {name: {"instruction": f"Be {name}.", **expert} for name, expert in experts.items()},
             "providerConfig": {"providerName": "openai", "setting": {"baseUrl": model.url}},
             "model": "gpt-4o",
@@ -86,13 +90,17 @@ class Stage:
         }
 
     async def play(
-        self, experts: Mapping[str, Any], *conversations: dict[str, Any], query: str = "Go.", **more: Any
+        self, experts: Mapping[str, Any], *conversations: dict[str, Any], query: str | None = "Go.", **more: Any
     ) -> Played:
-        """Run a Job to its end and check what holds of every Job."""
+        """Run a Job to its end and check what holds of every Job.
+
+        `more` are fields of the setting, and `options` a `RunOptions`, and `event_listener` a listener.
+        """
+        self._experts, self._conversations = experts, conversations
         script = Script.model_validate({"conversations": list(conversations)})
         events: list[Any] = []
         self.played = Played(None, events)
-        listener = more.pop("event_listener", None)
+        listener, options = more.pop("event_listener", None), more.pop("options", None)
 
         def listen(event: Any) -> None:
             events.append(event)
@@ -101,26 +109,41 @@ class Stage:
 
         async with ScriptedModel(script, keep_bodies=True) as model:
             self.model = model
-            self.played.end = await run(self.setting(model, experts, query, **more), event_listener=listen)
+            setting = self.setting(model, experts, query, **more)
+            self.played.end = await run(setting, options, event_listener=listen)
         self.check_history(self.played)
         return self.played
 
+    async def go_on(self, query: str | None = None, *, answer: str | None = None, **more: Any) -> Played:
+        """Let the last Job go on, with the same Experts and the same model."""
+        if answer is not None:
+            more["input"] = {"interactiveToolCallResult": {"text": answer}}
+        if "continueLatest" not in more:
+            more.setdefault("continueJob", self.store.job_ids()[0])
+        return await self.play(self._experts, *self._conversations, query=query, **more)
+
+    def history(self) -> JobHistory:
+        """What is recorded of the only Job."""
+        (job_id,) = self.store.job_ids()
+        return JobHistory(self.store, job_id)
+
     def check_history(self, played: Played) -> None:
         """What was told is what is stored, every Run ends, and the fold of each log is what the events said."""
+        if not played.events:
+            return
+        history = JobHistory(self.store, played.events[0].job_id)
         for run_id in {event.run_id for event in played.events}:
-            job_id = played.events[0].job_id
-            stored = list(read_events(self.store.events_path(job_id, run_id)))
-            told = [
-                e for e in played.events if e.run_id == run_id and "treaming" not in e.type and "stream" not in e.type
-            ]
-            assert [e.id for e in stored] == [e.id for e in told]
-            transitions = [e for e in stored if isinstance(e, BaseRunEvent)]
-            final = fold(transitions)
-            assert final.state.is_end
-            last = transitions[-1]
+            stored = list(history.events(run_id))
+            told = [e for e in played.events if e.run_id == run_id and "stream" not in e.type.lower()]
+            assert [e.id for e in stored][-len(told) :] == [e.id for e in told]
+            standing = history.standing(run_id)
+            assert standing is not None
+            assert standing.checkpoint.state.is_end
+            last = [e for e in stored if isinstance(e, BaseRunEvent)][-1]
             assert isinstance(last, Stop)
-            assert last.checkpoint.status is final.status
-            assert [e for e in told if isinstance(e, Stop)][-1].checkpoint == final, "events are whole for listeners"
+            assert last.checkpoint.status is standing.checkpoint.status
+            stops = [e for e in told if isinstance(e, Stop)]
+            assert not stops or stops[-1].checkpoint == standing.checkpoint, "events are whole for listeners"
 
     def show(self) -> str:
         """For a test that failed: every event, and the containers' logs where some are left."""

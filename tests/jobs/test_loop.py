@@ -6,7 +6,7 @@ import pytest
 
 from expert_runner.contract.checkpoints import CheckpointStatus
 from expert_runner.contract.events import BaseRunEvent, StopRunByError
-from orchestrator.store.log import read_events
+from orchestrator.store.log import read_records
 from tests.jobs.stage import Stage, call, done, talk, turn
 
 SOLO: dict[str, dict[str, object]] = {"solo": {}}
@@ -313,6 +313,6 @@ async def test_a_listener_that_fails_ends_the_job_and_the_record_says_why(local_
     with pytest.raises(LookupError, match="the listener's own"):
         await local_stage.play(SOLO, talk("solo", turn(call("healthCheck")), *done()), event_listener=fail)
     (log,) = local_stage.storage.rglob("events.jsonl")
-    *_, last = [e for e in read_events(log) if isinstance(e, BaseRunEvent)]
+    *_, last = [e for _, e in read_records(log) if isinstance(e, BaseRunEvent)]
     assert isinstance(last, StopRunByError)
     assert last.error.name == "LookupError"
