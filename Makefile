@@ -8,7 +8,7 @@ ARGS   ?=
 CODE    = $(wildcard expert_runner orchestrator setup tests benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv docker images orchestrator-image demo test check bench clean
+.PHONY: help setup venv docker images orchestrator-image demo test check faults bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ check: venv ## format, lint, types, import contracts
 	@$(VENV)/ruff check $(CODE)
 	@$(VENV)/mypy $(CODE)
 	@$(VENV)/lint-imports
+
+faults: setup ## kill orchestrator and runners at every write of the history (20 minutes; ARGS="--runtime docker --every 5")
+	@$(VENV)/python -m tests.faults $(ARGS)
 
 bench: setup ## measure speed and memory
 	@$(VENV)/python -m benchmarks $(ARGS)
