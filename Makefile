@@ -40,8 +40,9 @@ check: venv ## format, lint, types, import contracts
 	@$(VENV)/mypy $(CODE)
 	@$(VENV)/lint-imports
 
-faults: setup ## kill orchestrator and runners at every write of the history (20 minutes; ARGS="--runtime docker --every 5")
+faults: setup ## kill orchestrator and runners, and let the disk fail, at every write (ARGS="--runtime docker --every 5")
 	@$(VENV)/python -m tests.faults $(ARGS)
+	@PERSTACK_FAULTS=all $(VENV)/python -m pytest -q tests/faults/test_store_faults.py
 
 bench: setup ## measure speed and memory
 	@$(VENV)/python -m benchmarks $(ARGS)
