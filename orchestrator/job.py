@@ -102,6 +102,10 @@ class JobRunner:
         self.policy = plan.policy
         self.store = plan.store
         self.returns_on_delegation = plan.returns_on_delegation
+        asks = plan.should_continue_run is not None
+        self.may_go_on: Callable[[Checkpoint, Step], Coroutine[Any, Any, bool]] | None = (
+            self._ask_program if asks else None
+        )
         self.model = plan.models.of_run
         self.backend: SandboxBackend
         self.bus: Bus
@@ -247,11 +251,8 @@ class JobRunner:
         self._reserved += 1
         return True
 
-    async def may_go_on(self, checkpoint: Checkpoint, step: Step) -> bool:
-        ask = self._plan.should_continue_run
-        if ask is None:
-            return True
-        answer = ask(checkpoint, step)
+    async def _ask_program(self, checkpoint: Checkpoint, step: Step) -> bool:
+        answer = self._plan.should_continue_run is None or self._plan.should_continue_run(checkpoint, step)
         return await answer if isinstance(answer, Awaitable) else answer
 
     def earlier_delegate(self, run_id: str, call_id: str) -> tuple[str, Standing | None] | None:

@@ -328,6 +328,7 @@ class SandboxLost(BaseEvent):
     """The Run's sandbox ended before the Run did: why, as the backend tells it, and the last of its runner's stderr.
 
     `losses` counts those since the Run last finished a step; the Run goes on in a new sandbox unless they are too many.
+    A backend that does not answer is told of once, until it does again, and is none of them.
     """
 
     type: Literal["sandboxLost"] = "sandboxLost"
@@ -336,7 +337,7 @@ class SandboxLost(BaseEvent):
     exit_code: int | None = None
     evidence: str
     log: str = ""
-    losses: int = Field(ge=1)
+    losses: int = Field(ge=0)
 
 
 class ProxyAccess(BaseEvent):

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import warnings
 from concurrent.futures import Future
 from threading import Lock, Thread
 from types import ModuleType
@@ -88,6 +89,8 @@ def _set_up(litellm: Any) -> None:
         logger.handlers = [logging.NullHandler()]
         logger.propagate = False
     litellm.main.encoding = _LazyEncoding()
+    # A request that is cancelled before its first byte leaves a coroutine of litellm's own behind.
+    warnings.filterwarnings("ignore", r"coroutine '.*acompletion_stream_function' was never awaited", RuntimeWarning)
 
 
 class _LazyEncoding:

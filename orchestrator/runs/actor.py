@@ -57,6 +57,7 @@ class RunActor:
         self._losses = 0
         self._away_since: float | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Task[bool] | None = None
         self._syncing: asyncio.Task[None] | None = None
         self._returns = False
 
@@ -242,27 +243,43 @@ class RunActor:
             if not self._is_over:
                 await self._replace(session, lost)
         except SandboxError as error:
-            if not error.is_retryable or self._is_away_too_long():
+            if not error.is_retryable:
                 raise
-            await self._replace(session, SandboxLost(Exit(ExitCause.GONE, None, str(error))), is_away=True)
+            await self._outlast(session, error)
 
-    def _is_away_too_long(self) -> bool:
+    async def _outlast(self, session: Session, error: SandboxError) -> None:
+        """The backend does not answer, as while it is restarted: ask it again soon, for a while.
+
+        Raises:
+            SandboxError: it has not answered for too long.
+        """
         now = asyncio.get_running_loop().time()
-        self._away_since = self._away_since or now
-        return now - self._away_since > ENGINE_PATIENCE_S
+        if self._away_since is None:
+            self._away_since = now
+            self._tell_lost(session, Exit(ExitCause.GONE, None, str(error)))
+        elif now - self._away_since > ENGINE_PATIENCE_S:
+            raise error
+        await self._put_away(session)
+        await asyncio.sleep(RESTART_DELAY_S)
 
     def _greeted(self) -> None:
         self._away_since = None
         self.began.set()
 
-    async def _replace(self, session: Session, lost: SandboxLost, *, is_away: bool = False) -> None:
-        """Record why the sandbox was lost, and what that means for the calls in it; then remove what is left of it.
+    async def _replace(self, session: Session, lost: SandboxLost) -> None:
+        """Record why the sandbox was lost, and remove what is left of it.
 
         Raises:
             SandboxLost: the Run has lost too many.
         """
-        self._losses += not is_away
-        how = lost.how
+        self._losses += 1
+        self._tell_lost(session, lost.how)
+        await self._put_away(session)
+        if self._losses > MAX_LOSSES:
+            raise lost
+
+    def _tell_lost(self, session: Session, how: Exit) -> None:
+        """Record why a sandbox is lost, and what that means for the calls in it."""
         self._ledger.note(
             e.SandboxLost,
             sandbox_id=session.sandbox_id,
@@ -270,19 +287,18 @@ class RunActor:
             exit_code=how.exit_code,
             evidence=how.evidence,
             log=how.log,
-            losses=max(self._losses, 1),
+            losses=self._losses,
         )
         outside.interrupted(self._ledger, f"The sandbox was lost ({how.cause})", session.given)
-        # Not in the background: what is left of it must not go on in the workspace beside the next one.
+
+    async def _put_away(self, session: Session) -> None:
+        """Not in the background: what is left of it must not go on in the workspace beside the next one."""
         await session.close()
         self._session = None
-        if self._losses > MAX_LOSSES:
-            raise lost
-        if is_away:
-            await asyncio.sleep(RESTART_DELAY_S)
 
     async def _follow(self, session: Session) -> None:
         """Do what comes next, and take the runner's reports in between, until the Run is over."""
+        await self._decided()
         while not self._is_over:
             match self._checkpoint.state:
                 case State.GENERATING_TOOL_CALL | State.GENERATING_RUN_RESULT:
@@ -316,8 +332,19 @@ class RunActor:
         self._losses = 0
         self._sync_step()
         checkpoint = event.checkpoint
-        if isinstance(checkpoint, Checkpoint) and not await self._job.may_go_on(checkpoint, event.step):
-            self._ledger.record(e.StopRunByCancellation)
+        if self._job.may_go_on is not None and isinstance(checkpoint, Checkpoint):
+            self._deciding = asyncio.create_task(self._job.may_go_on(checkpoint, event.step))
+            await self._decided()
+
+    async def _decided(self) -> None:
+        """The embedding program's decision after the last step. It is asked once, however many sandboxes are lost
+        meanwhile.
+        """
+        if self._deciding is not None:
+            may_go_on = await asyncio.shield(self._deciding)
+            self._deciding = None
+            if not may_go_on:
+                self._ledger.record(e.StopRunByCancellation)
 
     async def _ask(self) -> None:
         """The model's answer, recorded. It is asked once, however many sandboxes are lost meanwhile."""
@@ -372,9 +399,10 @@ class RunActor:
         self._ledger.record(kind, **payload)
 
     async def _stop_asking(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        asked = [task for task in (self._asking, self._deciding) if task is not None]
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
     async def _clean_up(self) -> None:
         """Remove the sandbox and all that was its own, then close the record."""

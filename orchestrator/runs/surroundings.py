@@ -1,12 +1,11 @@
 """What a Run is made from, and what it needs of its Job."""
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from expert_runner.contract.checkpoints import BranchedFrom, Checkpoint, DelegatedBy
-from expert_runner.contract.checkpoints import Step as StepRecord
+from expert_runner.contract.checkpoints import BranchedFrom, Checkpoint, DelegatedBy, Step
 from expert_runner.contract.experts import Expert
 from expert_runner.contract.standing import Standing
 from orchestrator.bus import Bus
@@ -86,6 +85,8 @@ class Surroundings(Protocol):
     bus: Bus
     returns_on_delegation: bool
     """Whether the Job ends when the coordinator's delegates have, instead of going on with their results."""
+    may_go_on: Callable[[Checkpoint, Step], Coroutine[Any, Any, bool]] | None
+    """Asks the embedding program whether a Run may begin its next step; None: it does not want to be asked."""
 
     def model(self, lineage: tuple[str, ...]) -> ChatModel:
         """Who answers the Run with this lineage."""
@@ -97,10 +98,6 @@ class Surroundings(Protocol):
 
     def reserve_step(self) -> bool:
         """Whether the Job's limit allows one more step; if so, it is counted."""
-        ...
-
-    async def may_go_on(self, checkpoint: Checkpoint, step: StepRecord) -> bool:
-        """Whether the embedding program lets a Run begin its next step."""
         ...
 
     def earlier_delegate(self, run_id: str, call_id: str) -> tuple[str, Standing | None] | None:
