@@ -137,9 +137,10 @@ def _check(job: Job, continuation: Continuation, standing: Standing | None) -> N
         )
     elif continuation.query is not None and standing is None:
         raise ConfigError(f"Job {job.id} has not begun with its first query: continue it without a QUERY first")
-    elif continuation.query is None and state is State.COMPLETED and job.status is JobStatus.COMPLETED:
+    elif continuation.query is None and state is State.COMPLETED:
         # Where only its Run is recorded as completed, its orchestrator was killed while it cleaned up.
-        raise ConfigError(f"Job {job.id} is completed: give a QUERY to go on with")
+        if job.status is JobStatus.COMPLETED or continuation.resume_from is not None:
+            raise ConfigError(f"Job {job.id} is completed: give a QUERY to go on with")
 
 
 def _check_answer(job: Job, continuation: Continuation, standing: Standing | None) -> None:
