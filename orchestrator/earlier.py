@@ -127,6 +127,8 @@ def _needs_a_step(order: RunOrder) -> bool:
 
 def _check(job: Job, continuation: Continuation, standing: Standing | None) -> None:
     state = standing.checkpoint.state if standing is not None else State.INIT
+    # Where only its Run is recorded as completed, its orchestrator was killed while it cleaned up.
+    is_to_end = job.status is not JobStatus.COMPLETED and continuation.resume_from is None
     if continuation.answer is not None:
         _check_answer(job, continuation, standing)
     elif standing is not None and state is State.STOPPED_BY_INTERACTIVE_TOOL:
@@ -137,10 +139,8 @@ def _check(job: Job, continuation: Continuation, standing: Standing | None) -> N
         )
     elif continuation.query is not None and standing is None:
         raise ConfigError(f"Job {job.id} has not begun with its first query: continue it without a QUERY first")
-    elif continuation.query is None and state is State.COMPLETED:
-        # Where only its Run is recorded as completed, its orchestrator was killed while it cleaned up.
-        if job.status is JobStatus.COMPLETED or continuation.resume_from is not None:
-            raise ConfigError(f"Job {job.id} is completed: give a QUERY to go on with")
+    elif continuation.query is None and state is State.COMPLETED and not is_to_end:
+        raise ConfigError(f"Job {job.id} is completed: give a QUERY to go on with")
 
 
 def _check_answer(job: Job, continuation: Continuation, standing: Standing | None) -> None:
