@@ -151,7 +151,8 @@ class JobRunner:
         async with AsyncExitStack() as stack:
             lease = JobLease.take(self._folder())
             stack.callback(lease.release)
-            job, order = self._continued() if self._plan.continuation else self._new(stack)
+            continuation = self._plan.continuation
+            job, order = self._new(stack) if continuation is None else self._continued(continuation)
             folder = await stack.enter_async_context(RuntimeFolder(self.job_id, lease.token))
             # Before anything carries the lease's token: what a kill leaves can be told whose it was.
             lease.announce(folder)
@@ -212,9 +213,7 @@ class JobRunner:
         )
         return job, order
 
-    def _continued(self) -> tuple[Job, RunOrder]:
-        continuation = self._plan.continuation
-        assert continuation is not None  # noqa: S101
+    def _continued(self, continuation: Continuation) -> tuple[Job, RunOrder]:
         self._earlier = earlier = Earlier.read(JobHistory(self.store, self.job_id))
         if self.max_steps is None:
             self.max_steps = earlier.job.max_steps
@@ -262,15 +261,14 @@ class JobRunner:
         return None if delegate is None else (delegate, self._earlier.standings[delegate])
 
     def abandon(self, run_id: str, call_ids: Collection[str]) -> None:
-        for (caller, call_id), delegate in (self._earlier.delegates if self._earlier else {}).items():
-            if caller == run_id and call_id in call_ids:
-                self._abandon(delegate)
-
-    def _abandon(self, run_id: str) -> None:
-        assert self._earlier is not None  # noqa: S101
-        standing = self._earlier.standings[run_id]
-        if standing is None:
+        if self._earlier is None:
             return
+        for (caller, call_id), delegate in self._earlier.delegates.items():
+            standing = self._earlier.standings[delegate]
+            if caller == run_id and call_id in call_ids and standing is not None:
+                self._abandon(delegate, standing)
+
+    def _abandon(self, run_id: str, standing: Standing) -> None:
         state = standing.checkpoint.state
         self.abandon(run_id, {call.id for call in standing.checkpoint.pending_tool_calls or ()})
         if not state.is_end or state.is_waiting:

@@ -25,10 +25,9 @@ from pydantic import ValidationError
 from expert_runner.contract.model import Model
 from orchestrator.errors import StoreError
 from orchestrator.sandbox.process_identity import is_provably_dead, process_identity
+from orchestrator.store.layout import LEASE_NAME
 
 logger = logging.getLogger(__name__)
-
-FILE_NAME = "lease.json"
 
 _PATIENCE_S = 2.0
 """How long `take` waits for others who only look whether the lease is held, which takes them microseconds."""
@@ -92,7 +91,7 @@ class JobLease:
 
     def __init__(self, job_folder: Path, file: int, token: str) -> None:
         self.token = token
-        self._path = job_folder / FILE_NAME
+        self._path = job_folder / LEASE_NAME
         self._file = file
         self._since: int | None = None
 
@@ -104,7 +103,7 @@ class JobLease:
             JobHeldError: another process holds it (or another lease of this one).
             StoreError: there is no such Job, or its folder cannot be written or knows no locks.
         """
-        path = job_folder / FILE_NAME
+        path = job_folder / LEASE_NAME
         file = _open_locked(path)
         try:
             record = _read(file, path)
@@ -168,7 +167,7 @@ def holder(job_folder: Path) -> Holder | None:
     if file is None:
         return None
     try:
-        return _who(file, job_folder / FILE_NAME) if _is_held(file, job_folder / FILE_NAME) else None
+        return _who(file, job_folder / LEASE_NAME) if _is_held(file, job_folder / LEASE_NAME) else None
     finally:
         os.close(file)
 
@@ -186,10 +185,10 @@ def standing(job_folder: Path, token: str) -> Standing:
     if file is None:
         return Standing.UNKNOWN
     try:
-        record = _read(file, job_folder / FILE_NAME)
+        record = _read(file, job_folder / LEASE_NAME)
         if record is None or record.token != token:
             return Standing.UNKNOWN
-        return Standing.HELD if _is_held(file, job_folder / FILE_NAME) else Standing.FREE
+        return Standing.HELD if _is_held(file, job_folder / LEASE_NAME) else Standing.FREE
     except StoreError:
         return Standing.UNKNOWN
     finally:
@@ -221,11 +220,11 @@ def _open_locked(path: Path) -> int:
 
 def _open_to_look(job_folder: Path) -> int | None:
     try:
-        return os.open(job_folder / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(job_folder / LEASE_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"cannot open {job_folder / FILE_NAME}: {error.strerror}") from error
+        raise StoreError(f"cannot open {job_folder / LEASE_NAME}: {error.strerror}") from error
 
 
 def _lock_alone(file: int, path: Path) -> bool:
